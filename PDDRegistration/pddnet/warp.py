@@ -1,0 +1,228 @@
+"""Spatial transforms in mm, and resampling through them.
+
+Every transform here takes a point of the fixed scan to the corresponding point of the moving scan, both in mm, LPS.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Protocol, TypeVar, runtime_checkable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pddnet.errors import InputError
+from pddnet.geometry import (
+    Frame,
+    ImageGeometry,
+    Matrix,
+    transform_points_torch,
+)
+from pddnet.volume import LabelMap, Volume
+
+ImageT = TypeVar("ImageT", Volume, LabelMap)
+
+
+@runtime_checkable
+class SpatialTransform(Protocol):
+    """Anything that takes fixed points to moving points."""
+
+    def apply(self, points_lps: torch.Tensor) -> torch.Tensor:
+        """Points (..., 3), float64, mm LPS, fixed -> moving."""
+        ...
+
+
+@dataclass(frozen=True)
+class AffineTransform:
+    """A linear map of fixed points to moving points: `matrix` is 4x4, mm LPS, on column vectors (x, y, z, 1)."""
+
+    matrix: Matrix
+
+    def __post_init__(self) -> None:
+        matrix = np.asarray(self.matrix, dtype=np.float64)
+        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], (0, 0, 0, 1)):
+            raise InputError(f"matrix is {matrix.tolist()}; a finite 4x4 affine matrix with last row 0 0 0 1 is needed")
+        if abs(np.linalg.det(matrix)) < 1e-6:
+            raise InputError(f"matrix {matrix.tolist()} is singular; a transform that can be undone is needed")
+        object.__setattr__(self, "matrix", matrix)
+
+    @classmethod
+    def identity(cls) -> AffineTransform:
+        """The transform that leaves points where they are."""
+        return cls(np.eye(4))
+
+    @classmethod
+    def translation(cls, offset_mm: Sequence[float] | Matrix) -> AffineTransform:
+        """A shift by (x, y, z) mm, LPS."""
+        matrix = np.eye(4)
+        matrix[:3, 3] = offset_mm
+        return cls(matrix)
+
+    def apply(self, points_lps: torch.Tensor) -> torch.Tensor:
+        """Points (..., 3), mm LPS, fixed -> moving."""
+        return transform_points_torch(self.matrix, points_lps)
+
+    def followed_by(self, then: AffineTransform) -> AffineTransform:
+        """The transform that applies this one first and `then` after it."""
+        return AffineTransform(then.matrix @ self.matrix)
+
+    def inverse(self) -> AffineTransform:
+        """The transform from moving points to fixed points."""
+        return AffineTransform(np.linalg.inv(self.matrix))
+
+
+@dataclass(frozen=True)
+class Sequential:
+    """Several transforms one after the other, the first one first."""
+
+    transforms: tuple[SpatialTransform, ...]
+
+    def apply(self, points_lps: torch.Tensor) -> torch.Tensor:
+        """Points (..., 3), mm LPS, fixed -> moving."""
+        for transform in self.transforms:
+            points_lps = transform.apply(points_lps)
+        return points_lps
+
+
+@dataclass(frozen=True)
+class DisplacementField:
+    """Displacements on a grid, linear between its points, held constant beyond its border.
+
+    Args:
+        vectors: (D, H, W, 3), float32, mm, LPS (x, y, z): moving point minus fixed point.
+        geometry: the grid the vectors lie on; usually much coarser than the scans.
+        fixed_geometry: the grid `warp` resamples onto when none is named; the field's own by default.
+    """
+
+    vectors: torch.Tensor
+    geometry: ImageGeometry
+    fixed_geometry: ImageGeometry | None = None
+
+    def __post_init__(self) -> None:
+        if tuple(self.vectors.shape) != (*self.geometry.shape, 3):
+            raise InputError(
+                f"vectors have shape {tuple(self.vectors.shape)}; "
+                f"(D, H, W, 3) = {(*self.geometry.shape, 3)} is needed to fit the geometry"
+            )
+        object.__setattr__(self, "vectors", self.vectors.detach().to("cpu", torch.float32))
+
+    @classmethod
+    def sampled(
+        cls, transform: SpatialTransform, geometry: ImageGeometry, fixed_geometry: ImageGeometry | None = None
+    ) -> DisplacementField:
+        """Any transform, sampled at the points of `geometry`."""
+        vectors = torch.empty((*geometry.shape, 3))
+        for rows, points in geometry.slabs():
+            vectors[rows] = (transform.apply(points) - points).float()
+        return cls(vectors, geometry, fixed_geometry)
+
+    @cached_property
+    def _channels(self) -> torch.Tensor:
+        return self.vectors.permute(3, 0, 1, 2).contiguous()  # (3, D, H, W)
+
+    @cached_property
+    def gradient(self) -> torch.Tensor:
+        """d u_r / d x_c of the displacement, (D, H, W, 3, 3), no unit, both axes LPS.
+
+        Central differences inside, one-sided at the border; the direction cosines are honoured.
+        """
+        from_lps = self.geometry.matrix(Frame.LPS, Frame.INDEX)[:3, :3]
+        slopes = [_slope(self.vectors, axis) for axis in (2, 1, 0)]  # along i, j, k: (D, H, W, 3) each
+        by_index = torch.stack(slopes, -1)  # (D, H, W, 3 components, 3 grid axes)
+        return by_index @ torch.as_tensor(from_lps, dtype=torch.float32)
+
+    def at(self, points_lps: torch.Tensor) -> torch.Tensor:
+        """Displacement (..., 3) in mm LPS at points (..., 3), float64, mm LPS."""
+        return self._sample(self._channels, points_lps)
+
+    def gradient_at(self, points_lps: torch.Tensor) -> torch.Tensor:
+        """`gradient` interpolated at points (..., 3): (..., 3, 3)."""
+        channels = self.gradient.flatten(3).permute(3, 0, 1, 2)  # (9, D, H, W)
+        return self._sample(channels, points_lps).unflatten(-1, (3, 3))
+
+    def apply(self, points_lps: torch.Tensor) -> torch.Tensor:
+        """Points (..., 3), float64, mm LPS, fixed -> moving."""
+        return points_lps + self.at(points_lps)
+
+    def on(self, geometry: ImageGeometry) -> DisplacementField:
+        """The same transform sampled on another grid."""
+        return DisplacementField.sampled(self, geometry, self.fixed_geometry)
+
+    def followed_by(self, then: SpatialTransform) -> DisplacementField:
+        """This transform first, `then` after it, sampled on this field's grid."""
+        return DisplacementField.sampled(Sequential((self, then)), self.geometry, self.fixed_geometry)
+
+    def warp(self, moving: ImageT, onto: ImageGeometry | None = None) -> ImageT:
+        """The moving image seen from the fixed scan; see `resample`."""
+        return resample(moving, onto or self.fixed_geometry or self.geometry, self)
+
+    def _sample(self, channels: torch.Tensor, points_lps: torch.Tensor) -> torch.Tensor:
+        index = transform_points_torch(self.geometry.matrix(Frame.LPS, Frame.INDEX), points_lps)
+        return sample_linear(channels, index)
+
+
+def resample(moving: ImageT, onto: ImageGeometry, transform: SpatialTransform) -> ImageT:
+    """Resample `moving` through `transform` onto the grid `onto`.
+
+    Intensities are interpolated trilinearly, labels take the nearest voxel. Outside the moving scan the result is
+    `moving.fill_value` for intensities and 0 for labels; a voxel reaches half a spacing beyond its centre, as in ITK.
+    """
+    to_index = moving.geometry.matrix(Frame.LPS, Frame.INDEX)
+    data = moving.data.cpu()
+    out = torch.empty(onto.shape, dtype=data.dtype)
+    fill = moving.fill_value if isinstance(moving, Volume) else 0
+    for rows, points in onto.slabs():
+        index = transform_points_torch(to_index, transform.apply(points))
+        if isinstance(moving, Volume):
+            values = sample_linear(data[None], index).squeeze(-1)
+        else:
+            values = sample_nearest(data, index)
+        out[rows] = torch.where(inside(index, data.shape), values.to(data.dtype), torch.as_tensor(fill, dtype=data.dtype))
+    if isinstance(moving, LabelMap):
+        return LabelMap(out, onto, moving.names)
+    return Volume(out, onto)
+
+
+def sample_linear(channels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Trilinear samples in float64, the border value held outside.
+
+    Args:
+        channels: (C, D, H, W).
+        index: (..., 3), float64, continuous (i, j, k).
+
+    Returns:
+        (..., C), float64.
+    """
+    size = torch.tensor(channels.shape[:0:-1], dtype=torch.float64)  # (W, H, D)
+    flat = torch.minimum(index.reshape(-1, 3).clamp(min=0.0), size - 1)
+    low = flat.amin(0).floor()
+    high = torch.minimum(flat.amax(0).floor() + 1, size - 1)
+    low = torch.minimum(low, (high - 1).clamp(min=0))
+    (i0, j0, k0), (i1, j1, k1) = low.int().tolist(), high.int().tolist()
+    window = channels[:, k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1].double()  # only what these points can see
+    cube = 2 * (flat - low) / (high - low).clamp(min=1) - 1
+    values = F.grid_sample(window[None], cube.view(1, 1, 1, -1, 3), mode="bilinear", padding_mode="border", align_corners=True)
+    return values.view(channels.shape[0], -1).T.reshape(*index.shape[:-1], channels.shape[0])
+
+
+def sample_nearest(data: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """The value (...,) of the voxel of `data` (D, H, W) nearest to each index (..., 3); halves round up, as in ITK."""
+    depth, height, width = data.shape
+    i, j, k = ((index[..., axis] + 0.5).floor().long() for axis in range(3))
+    flat = (k.clamp(0, depth - 1) * height + j.clamp(0, height - 1)) * width + i.clamp(0, width - 1)
+    return data.reshape(-1)[flat]
+
+
+def inside(index: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    """Whether each index (..., 3) lies in the field of view, voxel edges included; `shape` is (D, H, W)."""
+    size = torch.tensor(tuple(shape)[::-1], dtype=index.dtype)
+    return ((index >= -0.5) & (index < size - 0.5)).all(-1)
+
+
+def _slope(values: torch.Tensor, axis: int) -> torch.Tensor:
+    if values.shape[axis] < 2:
+        return torch.zeros_like(values)
+    return torch.gradient(values, dim=axis, edge_order=1)[0]
