@@ -1,0 +1,95 @@
+"""Every command and the script in README.md run as they stand."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import SimpleITK as sitk
+
+
+def blocks(markdown: str, language: str) -> list[str]:
+    """The contents of the fenced blocks of one language."""
+    return re.findall(rf"^```{language}\n(.*?)^```$", markdown, flags=re.DOTALL | re.MULTILINE)
+
+
+def scan(shift_mm: float) -> sitk.Image:
+    """A smooth CT-like body with one bright organ, moved left by `shift_mm`: 40x36x32 voxels of 5 mm."""
+    z, y, x = np.mgrid[:32, :36, :40] * 5.0
+    body = ((x - 98 - shift_mm) / 85) ** 2 + ((y - 88) / 70) ** 2 + ((z - 78) / 90) ** 2
+    organ = ((x - 70 - shift_mm) / 30) ** 2 + ((y - 80) / 25) ** 2 + ((z - 78) / 35) ** 2
+    image = sitk.GetImageFromArray(
+        (np.where(organ < 1, 150.0, np.where(body < 1, 40.0, -1000.0))).astype(np.float32)
+    )
+    image.SetSpacing((5.0, 5.0, 5.0))
+    return image
+
+
+@pytest.fixture(scope="module")
+def readme(root: Path) -> str:
+    return (root / "README.md").read_text("utf-8")
+
+
+@pytest.fixture
+def user_folder(tmp_path: Path) -> Path:
+    """A folder with the three files that the README's examples read."""
+    sitk.WriteImage(scan(0.0), str(tmp_path / "fixed.nii.gz"))
+    sitk.WriteImage(scan(10.0), str(tmp_path / "moving.nii.gz"))
+    sitk.WriteImage(sitk.Cast(scan(10.0) > 100, sitk.sitkUInt8), str(tmp_path / "atlas.nii.gz"))
+    return tmp_path
+
+
+def run_in(folder: Path, command: list[str]) -> subprocess.CompletedProcess[str]:
+    """Run a command as a user would after the set-up: in their folder, with the environment's programs."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    environment = os.environ | {"PATH": path, "OMP_NUM_THREADS": "1"}
+    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+
+
+def commands(readme: str) -> list[list[str]]:
+    return [shlex.split(line) for block in blocks(readme, "sh") for line in block.splitlines()]
+
+
+def test_only_the_fenced_blocks_of_the_language_are_taken() -> None:
+    assert blocks("```sh\nmake a\n```\ntext\n```python\nb\n```\n", "sh") == ["make a\n"]
+
+
+def test_every_command_is_one_that_these_tests_run(readme: str) -> None:
+    assert {command[0] for command in commands(readme)} == {"make", "pddnet"}
+
+
+def test_set_up_commands_are_targets_of_the_makefile(readme: str, root: Path) -> None:
+    targets = [command for command in commands(readme) if command[0] == "make"]
+    assert targets == [["make", "demo"], ["make", "test"]]
+    for command in targets:
+        dry_run = run_in(root, [*command, "--dry-run"])
+        assert dry_run.returncode == 0, dry_run.stderr
+    assert run_in(root, ["make", "no-such-target", "--dry-run"]).returncode != 0
+
+
+def test_the_command_line_example_writes_its_results(readme: str, user_folder: Path) -> None:
+    (example,) = [command for command in commands(readme) if command[0] == "pddnet"]
+    finished = run_in(user_folder, example)
+    assert finished.returncode == 0, finished.stderr
+    written = user_folder / example[example.index("--out") + 1]
+    assert sorted(file.name for file in written.iterdir())
+
+
+def test_the_python_example_brings_the_organ_back(readme: str, user_folder: Path) -> None:
+    (example,) = blocks(readme, "python")
+    finished = run_in(user_folder, [sys.executable, "-W", "error", "-c", example])
+    assert finished.returncode == 0, finished.stderr
+    field = sitk.DisplacementFieldTransform(sitk.ReadTransform(str(user_folder / "fixed-to-moving.h5")))
+    organ = scan(0.0) > 100
+    warped = sitk.Resample(scan(10.0) > 100, organ, field, sitk.sitkNearestNeighbor)
+    overlap = sitk.LabelOverlapMeasuresImageFilter()
+    overlap.Execute(organ, scan(10.0) > 100)
+    before = overlap.GetDiceCoefficient()
+    overlap.Execute(organ, warped)
+    assert overlap.GetDiceCoefficient() > max(0.9, before + 0.05)
