@@ -74,8 +74,10 @@ def test_help_costs_under_a_second_more_than_starting_torch(root: Path) -> None:
         timed = f"{code}\nimport time; print(time.process_time())"
         return min(float(in_new_process(root, timed).split()[-1]) for _ in range(2))
 
-    call = "try:\n  from pddnet.cli import main; main(['--help'])\nexcept SystemExit as end:\n  assert not end.code"
-    assert cpu_seconds(call) < cpu_seconds("import torch") + 1.0
+    ask = (
+        "try:\n  from pddnet.cli import main; main(['--help'])\nexcept SystemExit as e:\n  assert not e.code"
+    )
+    assert cpu_seconds(ask) < cpu_seconds("import torch") + 1.0
 
 
 def test_the_installed_version_is_the_packages_own(root: Path) -> None:
