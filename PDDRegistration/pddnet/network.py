@@ -1,0 +1,250 @@
+"""PDD-Net: features, dissimilarities of all displacements, regularisation; and the published two-warp inference.
+
+Images are (1, 1, D, H, W); displacements are normalised, (-1, 1) between the centres of the first and last voxels, and
+written (x, y, z): fixed point plus displacement is the moving point. Source: Heinrich, MICCAI 2019.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pddnet.correlation import Hook, Reduction, Shape, control_points, displacement_labels, dissimilarity_volume
+from pddnet.errors import InputError
+from pddnet.features.obelisk import Obelisk, ObeliskConfig
+from pddnet.instance_optimisation import InstanceOptimisation, optimise_instance
+from pddnet.regularisation import (
+    INITIAL_WEIGHTS,
+    Regularisation,
+    RegularisationWeights,
+    displacement_covariance_diagonal,
+    entropy,
+    expected_displacement,
+    upsample_displacement,
+)
+
+
+@dataclass(frozen=True)
+class Level:
+    """One search: how many control points, and which displacements each may take.
+
+    Args:
+        grid_shape: control points (Kd, Kh, Kw).
+        label_shape: displacement labels (Ld, Lh, Lw).
+        reach: largest displacement, normalised (x, y, z).
+    """
+
+    grid_shape: Shape
+    label_shape: Shape
+    reach: tuple[float, float, float]
+
+    @classmethod
+    def cubic(cls, points: int, labels: int, reach: float) -> Level:
+        """The same number of points and labels and the same reach along each axis, as in the paper."""
+        return cls((points,) * 3, (labels,) * 3, (reach,) * 3)
+
+    def points(self, like: torch.Tensor) -> torch.Tensor:
+        """Control points (Kd, Kh, Kw, 3) of the type and on the device of `like`."""
+        return control_points(self.grid_shape, dtype=like.dtype, device=like.device)
+
+    def labels(self, like: torch.Tensor) -> torch.Tensor:
+        """Displacement labels (Ld, Lh, Lw, 3) of the type and on the device of `like`."""
+        return displacement_labels(self.label_shape, self.reach, dtype=like.dtype, device=like.device)
+
+
+PAPER_LEVEL = Level.cubic(32, 15, 0.4)
+PUBLISHED_LEVELS = (Level.cubic(29, 11, 0.25), Level.cubic(39, 11, 0.15))
+
+
+@dataclass(frozen=True)
+class PddNetOutput:
+    """What one forward pass finds on the control grid.
+
+    Args:
+        probabilities: (Kd, Kh, Kw, Ld, Lh, Lw), the sum over the labels is 1.
+        expected_displacement: (Kd, Kh, Kw, 3), normalised (x, y, z).
+        labels: (Ld, Lh, Lw, 3), the displacements the probabilities are of.
+        dissimilarity: what the probabilities were made from, where it was asked for.
+    """
+
+    probabilities: torch.Tensor
+    expected_displacement: torch.Tensor
+    labels: torch.Tensor
+    dissimilarity: torch.Tensor | None = None
+
+
+class PddNet(nn.Module):
+    """The trainable network: one set of features for both images, and the six weights of the regularisation."""
+
+    def __init__(
+        self,
+        features: ObeliskConfig | Obelisk,
+        weights: RegularisationWeights = INITIAL_WEIGHTS,
+        reduction: Reduction = "sum",
+    ) -> None:
+        super().__init__()
+        self.features = features if isinstance(features, Obelisk) else Obelisk(features)
+        self.regularisation = Regularisation(weights)
+        self.reduction: Reduction = reduction
+
+    def forward(
+        self,
+        fixed_image: torch.Tensor,
+        moving_image: torch.Tensor,
+        level: Level = PAPER_LEVEL,
+        *,
+        keep_dissimilarity: bool = False,
+        between_chunks: Hook | None = None,
+    ) -> PddNetOutput:
+        """Probabilities and expected displacement of images (1, 1, D, H, W), intensities as the weights expect them."""
+        fixed_features = self.features(fixed_image, between_chunks)
+        moving_features = self.features(moving_image, between_chunks)
+        return self.search(
+            fixed_features, moving_features, level, keep_dissimilarity=keep_dissimilarity, between_chunks=between_chunks
+        )
+
+    def search(
+        self,
+        fixed_features: torch.Tensor,
+        moving_features: torch.Tensor,
+        level: Level,
+        *,
+        keep_dissimilarity: bool = False,
+        between_chunks: Hook | None = None,
+    ) -> PddNetOutput:
+        """The part of `forward` after the features, (1, C, D, H, W) each."""
+        labels = level.labels(fixed_features)
+        dissimilarity = dissimilarity_volume(
+            fixed_features,
+            moving_features,
+            level.points(fixed_features),
+            labels,
+            reduction=self.reduction,
+            between_chunks=between_chunks,
+        )
+        probabilities = self.regularisation(dissimilarity, between_chunks)
+        mean = expected_displacement(probabilities, labels)
+        return PddNetOutput(probabilities, mean, labels, dissimilarity if keep_dissimilarity else None)
+
+
+@dataclass(frozen=True)
+class LevelSummary:
+    """What remains of one level, all on its control grid, normalised (x, y, z).
+
+    Args:
+        level: the search it came from.
+        expected_displacement: (Kd, Kh, Kw, 3), from the probabilities alone.
+        displacement: (Kd, Kh, Kw, 3), after the instance optimisation.
+        variance: (Kd, Kh, Kw, 3), diagonal of the covariance of the probabilities.
+        entropy: (Kd, Kh, Kw), nats.
+    """
+
+    level: Level
+    expected_displacement: torch.Tensor
+    displacement: torch.Tensor
+    variance: torch.Tensor
+    entropy: torch.Tensor
+
+
+@dataclass(frozen=True)
+class WarpedInference:
+    """A displacement (1, 3, D, H, W), normalised (x, y, z), fixed point to moving point, and its levels in order."""
+
+    displacement: torch.Tensor
+    levels: tuple[LevelSummary, ...] = field(default_factory=tuple)
+
+
+@torch.no_grad()
+def infer_with_warps(
+    network: PddNet,
+    fixed_image: torch.Tensor,
+    moving_image: torch.Tensor,
+    levels: Sequence[Level] = PUBLISHED_LEVELS,
+    *,
+    optimisation: InstanceOptimisation | None = InstanceOptimisation(),
+    on_stage: Callable[[str], None] | None = None,
+    between_chunks: Hook | None = None,
+) -> WarpedInference:
+    """The published inference: search, fit, warp the moving image, search again on a finer grid, compose.
+
+    Args:
+        network: in eval mode, on the device of the images.
+        fixed_image, moving_image: (1, 1, D, H, W) of the same shape, intensities as the weights expect them
+            (published: HU / 500).
+        levels: the searches, coarse to fine.
+        optimisation: how the displacement is fitted to the probabilities; None takes their expectation.
+        on_stage: told in words what begins.
+        between_chunks: called between pieces of work; what it raises ends the computation.
+
+    Raises:
+        InputError: images of different shapes, or no level.
+    """
+    if fixed_image.shape != moving_image.shape or not levels:
+        raise InputError(
+            f"fixed_image has shape {tuple(fixed_image.shape)}, moving_image {tuple(moving_image.shape)}, "
+            f"and there are {len(levels)} levels; images on one grid and at least one level are needed"
+        )
+    tell = on_stage if on_stage is not None else _say_nothing
+    tell("features of the fixed image")
+    fixed_features = network.features(fixed_image, between_chunks)
+    total, summaries = None, []
+    for number, level in enumerate(levels, start=1):
+        tell(f"level {number} of {len(levels)}")
+        warped = moving_image if total is None else warp_normalised(moving_image, total)
+        moving_features = network.features(warped, between_chunks)
+        summary = _run_level(network, fixed_features, moving_features, level, optimisation, between_chunks)
+        dense = upsample_displacement(summary.displacement, fixed_image.shape[2:])
+        total = dense if total is None else compose_normalised(total, dense)
+        summaries.append(summary)
+    assert total is not None
+    return WarpedInference(total, tuple(summaries))
+
+
+def warp_normalised(volume: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """Values (B, C, D, H, W) at the displaced positions of their own grid, linear, 0 outside, as published.
+
+    Args:
+        volume: (B, C, D, H, W).
+        displacement: (B, 3, D, H, W), normalised, channels (x, y, z).
+    """
+    identity = control_points(tuple(displacement.shape[2:]), dtype=displacement.dtype, device=displacement.device)
+    return F.grid_sample(volume, identity + displacement.permute(0, 2, 3, 4, 1), align_corners=True)
+
+
+def compose_normalised(first_found: torch.Tensor, then_found: torch.Tensor) -> torch.Tensor:
+    """One displacement for two searches: the second looked for the first's warped image.
+
+    Both (B, 3, D, H, W), normalised: total(x) = then(x) + first(x + then(x)).
+    """
+    return warp_normalised(first_found, then_found) + then_found
+
+
+def _run_level(
+    network: PddNet,
+    fixed_features: torch.Tensor,
+    moving_features: torch.Tensor,
+    level: Level,
+    optimisation: InstanceOptimisation | None,
+    between_chunks: Hook | None,
+) -> LevelSummary:
+    found = network.search(fixed_features, moving_features, level, between_chunks=between_chunks)
+    displacement = found.expected_displacement
+    if optimisation is not None:
+        displacement = optimise_instance(
+            found.probabilities, displacement, level.reach, optimisation, between_chunks=between_chunks
+        )
+    return LevelSummary(
+        level=level,
+        expected_displacement=found.expected_displacement,
+        displacement=displacement,
+        variance=displacement_covariance_diagonal(found.probabilities, found.labels),
+        entropy=entropy(found.probabilities),
+    )
+
+
+def _say_nothing(_: str) -> None:
+    """Nobody asked to be told."""
