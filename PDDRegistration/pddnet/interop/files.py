@@ -1,0 +1,171 @@
+"""Files before they are read and while they are written: what is missing, damaged or in the way."""
+
+from __future__ import annotations
+
+import gzip
+import os
+import struct
+import uuid
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from pddnet.errors import InputError
+from pddnet.geometry import Matrix
+
+IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
+TRANSFORM_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".xfm")
+_CHUNK = 1 << 20
+
+
+def suffix_of(path: Path, known: Sequence[str]) -> str | None:
+    """The one of `known` that the file's name ends with, in lower case, or None."""
+    return next((suffix for suffix in known if path.name.lower().endswith(suffix)), None)
+
+
+def stem_of(path: Path) -> str:
+    """The file's name without its image suffix: `a.b.nii.gz` is `a.b`."""
+    suffix = suffix_of(path, IMAGE_SUFFIXES)
+    return path.name[: -len(suffix)] if suffix else path.stem
+
+
+def check_readable(path: Path) -> None:
+    """Refuse a path that holds no bytes to read.
+
+    Raises:
+        InputError: nothing is there, the file is empty or not permitted, or a NIfTI file is damaged.
+    """
+    if not path.exists():
+        raise InputError(f"{path} does not exist; check the spelling and the folder")
+    if path.is_dir():
+        return
+    if not os.access(path, os.R_OK):
+        raise InputError(f"{path} may not be read; give yourself permission to read it")
+    if path.stat().st_size == 0:
+        raise InputError(f"{path} is empty (0 bytes); copy or export it again")
+    if suffix_of(path, (".nii", ".nii.gz")):
+        _check_nifti_complete(path)
+
+
+def check_writable(path: Path, suffixes: Sequence[str]) -> None:
+    """Refuse a path no file of one of `suffixes` can be written to.
+
+    Raises:
+        InputError: another suffix, a folder of that name, a parent that is missing, a file or not writable.
+    """
+    if suffix_of(path, suffixes) is None:
+        raise InputError(
+            f"{path} ends with none of {', '.join(suffixes)}; rename the output to the format you need"
+        )
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it")
+    _check_folder(path.parent, path)
+
+
+def check_output_folder(path: Path) -> None:
+    """Refuse a folder that cannot be created or written into.
+
+    Raises:
+        InputError: the path or one of its parents is a file, or the nearest existing folder is not writable.
+    """
+    if path.exists() and not path.is_dir():
+        raise InputError(f"the output folder {path} is a file; name another folder or move the file away")
+    existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
+    _check_folder(existing, path)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """A temporary name beside `path`, which takes its place at the end, or is removed if the block fails."""
+    suffix = suffix_of(path, (*IMAGE_SUFFIXES, *TRANSFORM_SUFFIXES)) or path.suffix
+    temporary = path.with_name(f".{uuid.uuid4().hex[:12]}{suffix}")
+    try:
+        yield temporary
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_slices(positions: Matrix, orientations: Matrix, source: str) -> None:
+    """Refuse DICOM slices that do not lie on a regular grid.
+
+    Args:
+        positions: (N, 3) Image Position (Patient) of the slices in order, mm, LPS.
+        orientations: (N, 6) Image Orientation (Patient).
+        source: what the slices belong to, for the message.
+
+    Raises:
+        InputError: the slices turn, repeat, leave gaps, or are shifted sideways (gantry tilt).
+    """
+    if np.abs(orientations - orientations[0]).max() > 1e-3:
+        raise InputError(
+            f"{source}: its slices have different orientations; choose a series without localisers"
+        )
+    normal = np.cross(orientations[0, :3], orientations[0, 3:])
+    steps = np.diff(positions, axis=0)
+    heights = steps @ normal
+    typical = float(np.median(heights))
+    if abs(typical) < 1e-3 or np.abs(heights - typical).max() > 0.05 * abs(typical):
+        raise InputError(
+            f"{source}: its slices are {heights.min():.3g} to {heights.max():.3g} mm apart, so some are "
+            "missing or repeated; export the series again, one phase at a time, or resample it evenly"
+        )
+    if np.linalg.norm(steps - heights[:, None] * normal, axis=1).max() > 0.05 * abs(typical):
+        raise InputError(f"{source}: its gantry is tilted; convert it with dcm2niix, which corrects the tilt")
+
+
+def _check_folder(folder: Path, target: Path) -> None:
+    if not folder.exists():
+        raise InputError(f"{target} cannot be written: the folder {folder} does not exist; create it first")
+    if not folder.is_dir():
+        raise InputError(f"{target} cannot be written: {folder} is a file; name a path inside a folder")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise InputError(f"{target} cannot be written: the folder {folder} is not writable; choose another")
+
+
+def _check_nifti_complete(path: Path) -> None:
+    # ITK fills what is missing of a NIfTI file with zeros and does not say so
+    opened = gzip.open if path.name.lower().endswith(".gz") else open
+    try:
+        with opened(path, "rb") as file:
+            header = file.read(540)
+            if opened is gzip.open and header[:2] == b"\x1f\x8b":
+                raise InputError(f"{path} was compressed twice; unpack it once with gunzip")
+            length = len(header) + sum(len(chunk) for chunk in _chunks(file.read))
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+        raise InputError(f"{path} is truncated or damaged ({error}); copy or export it again") from error
+    needed = _nifti_length(header)
+    if needed is None:
+        raise InputError(f"{path} is not a NIfTI image, whatever its name says; give an image file")
+    if length < needed:
+        raise InputError(f"{path} is truncated: it holds {length} of {needed} bytes; copy or export it again")
+
+
+def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
+    while chunk := read(_CHUNK):
+        yield chunk
+
+
+def _nifti_length(header: bytes) -> int | None:
+    """Bytes a NIfTI-1 or NIfTI-2 file of this header holds, unpacked; None if it is no such header."""
+    for order in "<>":
+        if len(header) >= 348 and struct.unpack_from(order + "i", header)[0] == 348:
+            dims, bits = (
+                struct.unpack_from(order + "8h", header, 40),
+                struct.unpack_from(order + "h", header, 72)[0],
+            )
+            offset = int(struct.unpack_from(order + "f", header, 108)[0])
+        elif len(header) >= 540 and struct.unpack_from(order + "i", header)[0] == 540:
+            dims, bits = (
+                struct.unpack_from(order + "8q", header, 16),
+                struct.unpack_from(order + "h", header, 14)[0],
+            )
+            offset = struct.unpack_from(order + "q", header, 168)[0]
+        else:
+            continue
+        return int(offset + prod(dims[1 : 1 + min(max(dims[0], 0), 7)]) * bits // 8)
+    return None

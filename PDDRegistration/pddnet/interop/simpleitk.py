@@ -1,0 +1,361 @@
+# mypy: disable-error-code="no-untyped-call"
+"""Images and transforms in files, through SimpleITK; no other module imports it.
+
+SimpleITK speaks mm and LPS as the backend does, and its arrays are (D, H, W) too, so nothing is flipped here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import SimpleITK as sitk
+import torch
+
+from pddnet.errors import InputError
+from pddnet.geometry import ImageGeometry
+from pddnet.interop.files import (
+    IMAGE_SUFFIXES,
+    TRANSFORM_SUFFIXES,
+    check_readable,
+    check_slices,
+    check_writable,
+    replacing,
+    suffix_of,
+)
+from pddnet.volume import LabelMap, Volume
+from pddnet.warp import AffineTransform, DisplacementField, Sequential, SpatialTransform
+
+PathLike = str | Path
+_LARGEST_LABEL = np.iinfo(np.int32).max
+
+
+def read_volume(path: PathLike, series: str | None = None) -> Volume:
+    """Read a scalar 3-D image: NIfTI, NRRD, MetaImage or another ITK format, or a folder with a DICOM series.
+
+    Args:
+        path: an image file, or a folder of DICOM files.
+        series: the Series Instance UID, needed where the folder holds several.
+
+    Raises:
+        InputError: the file is missing, empty, truncated or no image; the image is not 3-D, scalar and real.
+    """
+    return from_sitk(_read_scalar(Path(path), series))
+
+
+def read_label_map(path: PathLike, names: Mapping[int, str] | None = None) -> LabelMap:
+    """Read a segmentation; a Slicer `.seg.nrrd` brings its segment names with it.
+
+    Args:
+        path: an image file whose voxels are whole numbers.
+        names: what the labels stand for; taken from the file where it tells them and none are given.
+
+    Raises:
+        InputError: as `read_volume`; or a voxel is fractional, not a number, or beyond 32 bits.
+    """
+    image = _read_scalar(Path(path), None)
+    try:
+        return label_map_from_sitk(image, _segment_names(image) if names is None else names)
+    except InputError as error:
+        raise InputError(f"{path}: {error}") from error
+
+
+def write_volume(path: PathLike, volume: Volume) -> None:
+    """Write a volume as float32; the file appears whole or not at all.
+
+    Raises:
+        InputError: the format is unknown, the path cannot be written, or NIfTI cannot hold the direction.
+    """
+    _write_image(Path(path), volume)
+
+
+def write_label_map(path: PathLike, labels: LabelMap) -> None:
+    """Write a label map in the smallest whole-number type, without its names; raises as `write_volume`."""
+    _write_image(Path(path), labels)
+
+
+def from_sitk(image: sitk.Image) -> Volume:
+    """A scalar 3-D `SimpleITK.Image` as a volume; the voxels are copied.
+
+    Raises:
+        InputError: the image is not 3-D, has several components per voxel, or is complex.
+    """
+    _check_scalar_3d(image, "the image")
+    return Volume(torch.from_numpy(sitk.GetArrayViewFromImage(image).astype(np.float32)), _geometry(image))
+
+
+def label_map_from_sitk(image: sitk.Image, names: Mapping[int, str] | None = None) -> LabelMap:
+    """A scalar 3-D `SimpleITK.Image` of whole numbers as a label map; raises as `read_label_map`."""
+    _check_scalar_3d(image, "the image")
+    values = sitk.GetArrayViewFromImage(image)
+    if np.abs(values).max(initial=0) > _LARGEST_LABEL:
+        raise InputError(
+            f"the label map holds {values.max():.0f}; labels go up to {_LARGEST_LABEL}: renumber them"
+        )
+    kind = np.float64 if values.dtype.kind == "f" else np.int32
+    return LabelMap(torch.from_numpy(values.astype(kind)), _geometry(image), names or {})
+
+
+def to_sitk(image: Volume | LabelMap | DisplacementField) -> sitk.Image:
+    """A `SimpleITK.Image`: float32, the smallest whole-number type, or float64 vectors in mm, LPS."""
+    if isinstance(image, DisplacementField):
+        return _as_image(image.vectors.double().numpy(), image.geometry)
+    data = image.data.cpu().numpy()
+    return _as_image(data.astype(_label_type(data)) if isinstance(image, LabelMap) else data, image.geometry)
+
+
+def write_transform(path: PathLike, transform: SpatialTransform) -> None:
+    """Write a transform, fixed -> moving point, mm LPS, so that ITK and Slicer read it as it is.
+
+    `.h5`, `.tfm`, ... hold an ITK transform in double precision; an image suffix holds the displacements of a
+    `DisplacementField` as a float32 vector image. Beyond the field's grid ITK applies no displacement where
+    `DisplacementField` holds the border's; the grid is therefore extended first to cover `fixed_geometry`.
+
+    Raises:
+        InputError: the format is unknown or cannot hold this transform, or the path cannot be written.
+    """
+    path = Path(path)
+    check_writable(path, (*TRANSFORM_SUFFIXES, *IMAGE_SUFFIXES))
+    if suffix_of(path, TRANSFORM_SUFFIXES):
+        _write(path, lambda name: sitk.WriteTransform(transform_to_sitk(transform), name))
+        return
+    if not isinstance(transform, DisplacementField):
+        raise InputError(
+            f"{path} is an image, which cannot hold a {type(transform).__name__}; name a .h5 file"
+        )
+    field = _covering(transform)
+    _check_direction_fits(path, field.geometry)
+    _write(path, lambda name: sitk.WriteImage(_as_image(field.vectors.numpy(), field.geometry), name, True))
+
+
+def read_transform(path: PathLike) -> SpatialTransform:
+    """Read a transform, fixed -> moving point: linear, displacement field, or a composite of these.
+
+    A vector image is read as displacements in mm, LPS. ITK applies the last transform of a composite first;
+    the `Sequential` that comes back is in the order of application.
+
+    Raises:
+        InputError: the file is missing, empty, damaged, no transform, not 3-D, or of another kind (B-spline).
+    """
+    path = Path(path)
+    check_readable(path)
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a transform file")
+    if suffix_of(path, TRANSFORM_SUFFIXES) is None:
+        return _field_from_image(_read_image(path), str(path))
+    try:
+        transform = sitk.ReadTransform(str(path))
+    except RuntimeError as error:
+        raise InputError(
+            f"{path} cannot be read as an ITK transform; export it again, for example as .h5"
+        ) from error
+    return transform_from_sitk(transform, str(path))
+
+
+def transform_to_sitk(transform: SpatialTransform) -> sitk.Transform:
+    """A `SimpleITK.Transform` that takes fixed points to moving points, as `SimpleITK.Resample` expects.
+
+    Raises:
+        InputError: the transform is none of `AffineTransform`, `DisplacementField`, `Sequential`.
+    """
+    if isinstance(transform, AffineTransform):
+        affine = sitk.AffineTransform(3)
+        affine.SetMatrix(transform.matrix[:3, :3].ravel().tolist())
+        affine.SetTranslation(transform.matrix[:3, 3].tolist())
+        return affine
+    if isinstance(transform, DisplacementField):
+        return sitk.DisplacementFieldTransform(to_sitk(_covering(transform)))
+    if isinstance(transform, Sequential):
+        return sitk.CompositeTransform([transform_to_sitk(part) for part in reversed(transform.transforms)])
+    raise InputError(
+        f"a {type(transform).__name__} cannot be written; sample it first: DisplacementField.sampled(...)"
+    )
+
+
+def transform_from_sitk(transform: sitk.Transform, source: str = "the transform") -> SpatialTransform:
+    """The reverse of `transform_to_sitk`, raises as `read_transform`; `source` is its name in messages."""
+    if transform.GetDimension() != 3:
+        raise InputError(f"{source} is {transform.GetDimension()}-D; a 3-D transform is needed")
+    transform = transform.Downcast()
+    if isinstance(transform, sitk.CompositeTransform):
+        parts = [transform.GetNthTransform(n) for n in reversed(range(transform.GetNumberOfTransforms()))]
+        known = tuple(transform_from_sitk(part, source) for part in parts)
+        return known[0] if len(known) == 1 else Sequential(known)
+    if isinstance(transform, sitk.DisplacementFieldTransform):
+        return _field_from_image(transform.GetDisplacementField(), source)
+    if transform.IsLinear():
+        return AffineTransform(_linear_matrix(transform))
+    raise InputError(
+        f"{source} holds a {transform.GetName()}; a linear transform or a displacement field is needed: "
+        "convert it to a displacement field first (in Slicer: module Transforms, Convert)"
+    )
+
+
+def _read_scalar(path: Path, series: str | None) -> sitk.Image:
+    check_readable(path)
+    image = _read_series(path, series) if path.is_dir() else _read_image(path)
+    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
+        image = image[:, :, :, 0]
+    _check_scalar_3d(image, str(path))
+    return image
+
+
+def _read_image(path: Path) -> sitk.Image:
+    try:
+        return sitk.ReadImage(str(path))
+    except RuntimeError as error:
+        if "determinant is 0" in str(error):
+            raise InputError(f"{path} has a singular direction; correct the cosines in its header") from error
+        formats = "NIfTI, NRRD, MHA or DICOM"
+        raise InputError(f"{path} is truncated, damaged or not an image; give a {formats} file") from error
+
+
+def _read_series(folder: Path, series: str | None) -> sitk.Image:
+    found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
+    if not found:
+        raise InputError(f"{folder} is a folder without a DICOM series; name an image file or a DICOM folder")
+    if series is None and len(found) > 1:
+        listed = _describe(folder, found)
+        raise InputError(f"{folder} holds {len(found)} DICOM series; choose one with series=: {listed}")
+    chosen = series or found[0]
+    if chosen not in found:
+        raise InputError(f"{folder} has no DICOM series {chosen}; it holds {_describe(folder, found)}")
+    source = f"series {chosen} in {folder}"
+    reader = sitk.ImageSeriesReader()
+    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), chosen))
+    reader.MetaDataDictionaryArrayUpdateOn()
+    try:
+        image: sitk.Image = reader.Execute()
+    except RuntimeError as error:
+        raise InputError(f"{source} is damaged or mixes image sizes; export it again") from error
+    if len(reader.GetFileNames()) > 1:
+        check_slices(_slice_numbers(reader, "0020|0032"), _slice_numbers(reader, "0020|0037"), source)
+    return image
+
+
+def _slice_numbers(reader: sitk.ImageSeriesReader, tag: str) -> npt.NDArray[np.float64]:
+    count = len(reader.GetFileNames())
+    return np.array(
+        [[float(n) for n in reader.GetMetaData(slice_, tag).split("\\")] for slice_ in range(count)]
+    )
+
+
+def _describe(folder: Path, series: tuple[str, ...]) -> str:
+    parts = []
+    for uid in series:
+        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(files[0])
+        reader.ReadImageInformation()
+        title = reader.GetMetaData("0008|103e").strip() if reader.HasMetaDataKey("0008|103e") else "untitled"
+        parts.append(f"{uid} ({title}, {len(files)} files)")
+    return "; ".join(parts)
+
+
+def _check_scalar_3d(image: sitk.Image, source: str) -> None:
+    dimension, size = image.GetDimension(), image.GetSize()
+    if dimension != 3:
+        remedy = (
+            "name the folder of the whole series" if dimension == 2 else "extract one time point or channel"
+        )
+        raise InputError(f"{source} is {dimension}-D, size {size}; a 3-D image is needed: {remedy}")
+    if image.GetNumberOfComponentsPerPixel() != 1:
+        count = image.GetNumberOfComponentsPerPixel()
+        raise InputError(
+            f"{source} has {count} components per voxel (vector or colour); extract one of them first"
+        )
+    if "complex" in image.GetPixelIDTypeAsString():
+        raise InputError(f"{source} has complex voxels; take the magnitude first")
+
+
+def _segment_names(image: sitk.Image) -> dict[int, str]:
+    # Slicer's .seg.nrrd: SegmentN_LabelValue and SegmentN_Name
+    owners = [
+        key.removesuffix("_LabelValue") for key in image.GetMetaDataKeys() if key.endswith("_LabelValue")
+    ]
+    named = [owner for owner in owners if image.HasMetaDataKey(f"{owner}_Name")]
+    return {
+        int(image.GetMetaData(f"{owner}_LabelValue")): image.GetMetaData(f"{owner}_Name") for owner in named
+    }
+
+
+def _write_image(path: Path, image: Volume | LabelMap) -> None:
+    check_writable(path, IMAGE_SUFFIXES)
+    _check_direction_fits(path, image.geometry)
+    _write(path, lambda name: sitk.WriteImage(to_sitk(image), name, True))
+
+
+def _write(path: Path, write: Any) -> None:
+    with replacing(path) as temporary:
+        try:
+            write(str(temporary))
+        except RuntimeError as error:
+            raise OSError(f"{path} could not be written; check the free space of {path.parent}") from error
+
+
+def _check_direction_fits(path: Path, geometry: ImageGeometry) -> None:
+    if suffix_of(path, (".nii.gz", ".nii")) and not _is_orthonormal(geometry):
+        raise InputError(
+            f"{path}: NIfTI cannot hold axes that are not at right angles; write .nrrd or .mha instead"
+        )
+
+
+def _is_orthonormal(geometry: ImageGeometry) -> bool:
+    axes = np.asarray(geometry.direction)
+    return bool(np.allclose(axes.T @ axes, np.eye(3), atol=1e-4))
+
+
+def _geometry(image: sitk.Image) -> ImageGeometry:
+    d = image.GetDirection()
+    return ImageGeometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), (d[:3], d[3:6], d[6:]))
+
+
+def _as_image(values: npt.NDArray[Any], geometry: ImageGeometry) -> sitk.Image:
+    image = sitk.GetImageFromArray(values, isVector=values.ndim == 4)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(geometry.origin)
+    image.SetDirection(np.asarray(geometry.direction).ravel().tolist())
+    return image
+
+
+def _label_type(values: npt.NDArray[Any]) -> type[np.generic]:
+    low, high = int(values.min()), int(values.max())
+    fits = (t for t in (np.uint8, np.int16, np.int32) if np.iinfo(t).min <= low and high <= np.iinfo(t).max)
+    return next(fits)
+
+
+def _field_from_image(image: sitk.Image, source: str) -> DisplacementField:
+    if image.GetDimension() != 3 or image.GetNumberOfComponentsPerPixel() != 3:
+        count, dimension = image.GetNumberOfComponentsPerPixel(), image.GetDimension()
+        raise InputError(
+            f"{source} is a {dimension}-D image with {count} component(s) per voxel, no displacement field; "
+            "3-D with 3 components in mm is needed"
+        )
+    vectors = torch.from_numpy(sitk.GetArrayViewFromImage(image).astype(np.float32))
+    if not bool(torch.isfinite(vectors).all()):
+        raise InputError(f"{source} holds displacements that are not finite; write the transform again")
+    return DisplacementField(vectors, _geometry(image))
+
+
+def _linear_matrix(transform: sitk.Transform) -> npt.NDArray[np.float64]:
+    matrix = np.eye(4)
+    matrix[:3, 3] = transform.TransformPoint((0.0, 0.0, 0.0))
+    matrix[:3, :3] = (
+        np.array([transform.TransformPoint(unit) for unit in np.eye(3).tolist()]).T - matrix[:3, 3:]
+    )
+    return matrix
+
+
+def _covering(field: DisplacementField) -> DisplacementField:
+    """The field on its own grid, grown by whole cells until all of `fixed_geometry` lies inside."""
+    if field.fixed_geometry is None:
+        return field
+    corners = field.geometry.to_index(field.fixed_geometry.corners())
+    reach = 0.5 + 1e-6  # ITK holds the border for half a cell
+    low = np.minimum(np.floor(corners.min(0) + reach), 0).astype(int)
+    high = np.maximum(np.ceil(corners.max(0) - reach), np.asarray(field.geometry.size) - 1).astype(int)
+    size = tuple(int(n) for n in high - low + 1)
+    return field if size == field.geometry.size else field.on(field.geometry.cropped(low.tolist(), size))

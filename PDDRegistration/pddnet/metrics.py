@@ -1,0 +1,262 @@
+"""How well two segmentations agree, how far landmarks miss, and whether a displacement field is plausible."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+
+from pddnet.errors import InputError
+from pddnet.geometry import ImageGeometry
+from pddnet.volume import LabelMap, Volume
+from pddnet.warp import DisplacementField, SpatialTransform
+
+_SMALLEST_DETERMINANT, _LARGEST_DETERMINANT = 1e-9, 1e9
+_SLAB_VOXELS = 1 << 20
+
+
+def dice(a: LabelMap, b: LabelMap) -> dict[int, float]:
+    """Dice overlap, 0 to 1, of each label that occurs in either map.
+
+    Raises:
+        InputError: the maps lie on different grids.
+    """
+    _check_same_grid(a, b)
+    scores = {}
+    for label in _labels_of_either(a, b):
+        in_a, in_b = a.data == label, b.data == label
+        scores[label] = 2 * float((in_a & in_b).sum()) / float(in_a.sum() + in_b.sum())
+    return scores
+
+
+@dataclass(frozen=True)
+class SurfaceDistances:
+    """Distances in mm between the surfaces of one label in two maps; infinite where one map lacks the label.
+
+    Args:
+        hd95: the larger of the two directed 95th percentiles (the robust Hausdorff distance).
+        assd: the average over all surface voxels of both maps of the distance to the other surface.
+    """
+
+    hd95: float
+    assd: float
+
+
+def surface_distances(a: LabelMap, b: LabelMap) -> dict[int, SurfaceDistances]:
+    """Surface distances of each label that occurs in either map.
+
+    A surface is the set of voxel centres of a label that have one of their six neighbours outside it, or
+    beyond the edge of the image.
+
+    Raises:
+        InputError: the maps lie on different grids, or the grid's axes are not at right angles.
+    """
+    _check_same_grid(a, b)
+    _check_right_angles(a.geometry)
+    labels = _labels_of_either(a, b)
+    return {label: _label_distances(a.data == label, b.data == label, a.geometry) for label in labels}
+
+
+def hd95(a: LabelMap, b: LabelMap) -> dict[int, float]:
+    """95th-percentile Hausdorff distance in mm of each label; see `surface_distances`."""
+    return {label: distances.hd95 for label, distances in surface_distances(a, b).items()}
+
+
+def assd(a: LabelMap, b: LabelMap) -> dict[int, float]:
+    """Average symmetric surface distance in mm of each label; see `surface_distances`."""
+    return {label: distances.assd for label, distances in surface_distances(a, b).items()}
+
+
+def target_registration_error(
+    fixed_points: torch.Tensor, moving_points: torch.Tensor, transform: SpatialTransform
+) -> torch.Tensor:
+    """Distance in mm (N,) from each transformed fixed landmark to its moving landmark; both (N, 3), mm, LPS.
+
+    Raises:
+        InputError: the points are not two lists of equal length of three coordinates.
+    """
+    if fixed_points.ndim != 2 or fixed_points.shape[-1] != 3 or fixed_points.shape != moving_points.shape:
+        shapes = f"{tuple(fixed_points.shape)} and {tuple(moving_points.shape)}"
+        raise InputError(f"the landmarks have shapes {shapes}; pairs of (x, y, z), twice (N, 3), are needed")
+    error: torch.Tensor = transform.apply(fixed_points.double()) - moving_points.double()
+    return error.square().sum(-1).sqrt()
+
+
+def jacobian_determinant(field: DisplacementField, onto: ImageGeometry | None = None) -> Volume:
+    """det(I + grad u) of the transform x + u(x): 1 keeps the volume, 0 or less folds space.
+
+    The field is sampled on `onto`, by default the grid `field.warp` resamples onto, and differentiated there
+    by central differences (one-sided at the border) in mm, so the grid's direction and spacing are honoured.
+    """
+    geometry = onto or field.fixed_geometry or field.geometry
+    determinant = torch.empty(geometry.shape)
+    width, height, depth = geometry.size
+    step = max(1, _SLAB_VOXELS // (width * height))
+    for start in range(0, depth, step):
+        stop = min(depth, start + step)
+        low, high = max(0, start - 1), min(depth, stop + 1)  # neighbours for the central differences
+        slab = geometry.cropped((0, 0, low), (width, height, high - low))
+        gradient = _sampled(field, slab, low, high, geometry).gradient[start - low : stop - low]
+        determinant[start:stop] = _determinant(gradient + torch.eye(3))
+    return Volume(determinant, geometry)
+
+
+@dataclass(frozen=True)
+class FieldQuality:
+    """What the Jacobian determinant says about a field.
+
+    Args:
+        folding_fraction: share of voxels, 0 to 1, whose determinant is 0 or less.
+        jacobian_std: standard deviation of the determinant.
+        log_jacobian_std: standard deviation of its logarithm, determinants first clamped to 1e-9 ... 1e9, as
+            the Learn2Reg challenge does; few folded voxels therefore raise it much.
+        smallest_determinant: the smallest determinant.
+    """
+
+    folding_fraction: float
+    jacobian_std: float
+    log_jacobian_std: float
+    smallest_determinant: float
+
+    @classmethod
+    def of(cls, determinant: Volume, mask: LabelMap | None = None) -> FieldQuality:
+        """The quality over all voxels, or over those where `mask`, on the same grid, is not 0.
+
+        Raises:
+            InputError: the mask lies on another grid or is empty.
+        """
+        values = _inside(determinant, mask).double()
+        logarithm = values.clamp(_SMALLEST_DETERMINANT, _LARGEST_DETERMINANT).log()
+        return cls(
+            folding_fraction=float((values <= 0).double().mean()),
+            jacobian_std=float(values.std(correction=0)),
+            log_jacobian_std=float(logarithm.std(correction=0)),
+            smallest_determinant=float(values.min()),
+        )
+
+
+def field_quality(field: DisplacementField, mask: LabelMap | None = None) -> FieldQuality:
+    """`FieldQuality` inside the mask, on its grid; without one, on the grid `field.warp` resamples onto."""
+    return FieldQuality.of(jacobian_determinant(field, mask.geometry if mask else None), mask)
+
+
+def folding_fraction(field: DisplacementField, mask: LabelMap | None = None) -> float:
+    """Share of voxels, 0 to 1, where the transform folds; see `field_quality`."""
+    return field_quality(field, mask).folding_fraction
+
+
+def jacobian_std(field: DisplacementField, mask: LabelMap | None = None) -> float:
+    """Standard deviation of the Jacobian determinant; see `field_quality`."""
+    return field_quality(field, mask).jacobian_std
+
+
+def log_jacobian_std(field: DisplacementField, mask: LabelMap | None = None) -> float:
+    """Standard deviation of the logarithm of the clamped Jacobian determinant; see `field_quality`."""
+    return field_quality(field, mask).log_jacobian_std
+
+
+def inverse_consistency_error(
+    forward: DisplacementField, backward: SpatialTransform, onto: ImageGeometry | None = None
+) -> Volume:
+    """How far in mm each point lands from itself after `forward` and then `backward`.
+
+    Measured at the voxels of `onto`, by default the grid `forward.warp` resamples onto.
+    """
+    geometry = onto or forward.fixed_geometry or forward.geometry
+    error = torch.empty(geometry.shape)
+    for rows, points in geometry.slabs():
+        error[rows] = (backward.apply(forward.apply(points)) - points).square().sum(-1).sqrt().float()
+    return Volume(error, geometry)
+
+
+def _sampled(
+    field: DisplacementField, slab: ImageGeometry, low: int, high: int, whole: ImageGeometry
+) -> DisplacementField:
+    if field.geometry == whole:
+        return DisplacementField(field.vectors[low:high], slab)
+    return field.on(slab)
+
+
+def _determinant(matrices: torch.Tensor) -> torch.Tensor:
+    rows = matrices.unbind(-2)
+    return torch.sum(rows[0] * torch.linalg.cross(rows[1], rows[2]), dim=-1)
+
+
+def _inside(volume: Volume, mask: LabelMap | None) -> torch.Tensor:
+    if mask is None:
+        return volume.data
+    if not mask.geometry.is_close(volume.geometry):
+        raise InputError("the mask lies on another grid than the values; resample one onto the other first")
+    values = volume.data[mask.data != 0]
+    if values.numel() == 0:
+        raise InputError("the mask is 0 everywhere; nothing is left to measure: give a mask with voxels set")
+    return values
+
+
+def _labels_of_either(a: LabelMap, b: LabelMap) -> list[int]:
+    return sorted({*a.labels, *b.labels})
+
+
+def _check_same_grid(a: LabelMap, b: LabelMap) -> None:
+    if not a.geometry.is_close(b.geometry):
+        raise InputError(
+            f"the label maps lie on different grids ({a.geometry.size} and {b.geometry.size} voxels); "
+            "resample one onto the other first, with pddnet.warp.resample and an identity transform"
+        )
+
+
+def _check_right_angles(geometry: ImageGeometry) -> None:
+    axes = torch.tensor(geometry.direction, dtype=torch.float64)
+    if not torch.allclose(axes.T @ axes, torch.eye(3, dtype=torch.float64), atol=1e-4):
+        raise InputError(
+            "the axes of the label maps are not at right angles; resample both onto a grid whose are"
+        )
+
+
+def _label_distances(in_a: torch.Tensor, in_b: torch.Tensor, geometry: ImageGeometry) -> SurfaceDistances:
+    if not bool(in_a.any()) or not bool(in_b.any()):
+        return SurfaceDistances(math.inf, math.inf)
+    box = _bounding_box(in_a | in_b)
+    surface_a, surface_b = _surface(in_a[box]), _surface(in_b[box])
+    to_b = _distances(surface_a, surface_b, geometry)
+    to_a = _distances(surface_b, surface_a, geometry)
+    farthest = max(float(torch.quantile(to_b, 0.95)), float(torch.quantile(to_a, 0.95)))
+    return SurfaceDistances(farthest, float(torch.cat((to_b, to_a)).mean()))
+
+
+def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
+    return tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in mask.nonzero(as_tuple=True))
+
+
+def _surface(mask: torch.Tensor) -> torch.Tensor:
+    padded = torch.nn.functional.pad(mask, (1, 1, 1, 1, 1, 1))
+    inner = mask.clone()
+    for axis in range(3):
+        for shift in (-1, 1):
+            inner &= padded.roll(shift, axis)[1:-1, 1:-1, 1:-1]
+    return mask & ~inner
+
+
+def _distances(sources: torch.Tensor, targets: torch.Tensor, geometry: ImageGeometry) -> torch.Tensor:
+    """Distance in mm (N,) of each set voxel of `sources` to the nearest of `targets`, both (D, H, W)."""
+    squared = torch.where(targets, 0.0, torch.inf)
+    for axis, spacing in ((2, geometry.spacing[0]), (1, geometry.spacing[1])):
+        squared = _spread(squared, axis, spacing)
+    z, y, x = sources.nonzero(as_tuple=True)
+    steps = torch.arange(len(squared))[:, None] - z  # (D, N)
+    return (squared[:, y, x] + (steps * geometry.spacing[2]) ** 2).amin(0).sqrt().double()
+
+
+def _spread(squared: torch.Tensor, axis: int, spacing: float) -> torch.Tensor:
+    """The smallest, along an axis, of each voxel's squared distance plus the squared way to that voxel."""
+    best, length = squared.clone(), squared.shape[axis]
+    for shift in range(1, length):
+        way = (shift * spacing) ** 2
+        if way >= best.max():
+            break
+        rest = length - shift
+        for here, there in ((0, shift), (shift, 0)):
+            part = best.narrow(axis, here, rest)
+            torch.minimum(part, squared.narrow(axis, there, rest) + way, out=part)
+    return best
