@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import os
+import shutil
 import struct
 import uuid
 import zlib
@@ -90,6 +91,32 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextmanager
+def replacing_folder(folder: Path, obsolete: Sequence[str] = ()) -> Iterator[Path]:
+    """A temporary folder beside `folder`; its files move into `folder` at the end, unless the block fails.
+
+    Files of the same names, and those named in `obsolete`, make room at the very end; other files stay. If a
+    move fails, what was there before comes back.
+
+    Raises:
+        InputError: `folder` cannot be created or written into.
+    """
+    check_output_folder(folder)
+    folder = folder.absolute()
+    missing = [parent for parent in folder.parents if not parent.exists()]  # the deepest first
+    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
+    done = False
+    try:
+        temporary.mkdir(parents=True)
+        yield temporary
+        _move_files(temporary, folder, obsolete)
+        done = True
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+        for parent in () if done else missing:
+            parent.rmdir()
+
+
 def check_slices(positions: Matrix, orientations: Matrix, source: str) -> None:
     """Refuse DICOM slices that do not lie on a regular grid.
 
@@ -116,6 +143,25 @@ def check_slices(positions: Matrix, orientations: Matrix, source: str) -> None:
         )
     if np.linalg.norm(steps - heights[:, None] * normal, axis=1).max() > 0.05 * abs(typical):
         raise InputError(f"{source}: its gantry is tilted; convert it with dcm2niix, which corrects the tilt")
+
+
+def _move_files(source: Path, target: Path, obsolete: Sequence[str]) -> None:
+    names = [path.name for path in source.iterdir()]
+    target.mkdir(exist_ok=True)
+    replaced = source / "replaced"
+    replaced.mkdir()
+    in_the_way = [name for name in dict.fromkeys((*names, *obsolete)) if (target / name).is_file()]
+    try:
+        for name in in_the_way:
+            os.replace(target / name, replaced / name)
+        for name in names:
+            os.replace(source / name, target / name)
+    except BaseException:
+        for name in names:
+            (target / name).unlink(missing_ok=True)
+        for path in list(replaced.iterdir()):
+            os.replace(path, target / path.name)
+        raise
 
 
 def _check_folder(folder: Path, target: Path) -> None:

@@ -194,6 +194,17 @@ def transform_from_sitk(transform: sitk.Transform, source: str = "the transform"
     )
 
 
+def version() -> str:
+    """SimpleITK's version."""
+    return str(sitk.Version.VersionString())
+
+
+def has_right_angles(geometry: ImageGeometry) -> bool:
+    """Whether the axes are orthonormal, as NIfTI files and most tools assume."""
+    axes = np.asarray(geometry.direction)
+    return bool(np.allclose(axes.T @ axes, np.eye(3), atol=1e-4))
+
+
 def _read_scalar(path: Path, series: str | None) -> sitk.Image:
     check_readable(path)
     image = _read_series(path, series) if path.is_dir() else _read_image(path)
@@ -297,15 +308,10 @@ def _write(path: Path, write: Any) -> None:
 
 
 def _check_direction_fits(path: Path, geometry: ImageGeometry) -> None:
-    if suffix_of(path, (".nii.gz", ".nii")) and not _is_orthonormal(geometry):
+    if suffix_of(path, (".nii.gz", ".nii")) and not has_right_angles(geometry):
         raise InputError(
             f"{path}: NIfTI cannot hold axes that are not at right angles; write .nrrd or .mha instead"
         )
-
-
-def _is_orthonormal(geometry: ImageGeometry) -> bool:
-    axes = np.asarray(geometry.direction)
-    return bool(np.allclose(axes.T @ axes, np.eye(3), atol=1e-4))
 
 
 def _geometry(image: sitk.Image) -> ImageGeometry:

@@ -1,0 +1,193 @@
+"""The folder a registration leaves behind: complete, or not there at all."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import platform
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+import pddnet
+from pddnet.errors import RegistrationCancelled
+from pddnet.geometry import Frame, ImageGeometry, transform_points_torch
+from pddnet.interop import simpleitk as interop
+from pddnet.interop.files import replacing_folder
+from pddnet.inversion import invert
+from pddnet.metrics import FieldQuality, jacobian_determinant
+from pddnet.volume import LabelMap, Volume
+from pddnet.warp import DisplacementField, sample_linear
+
+if TYPE_CHECKING:
+    from pddnet.registration import RegistrationResult
+
+Report = dict[str, Any]
+_REPORT = "report.json"
+
+
+def write_result(
+    result: RegistrationResult,
+    fixed: Volume,
+    moving: Volume,
+    out: Path,
+    labels: Mapping[str, LabelMap] | None = None,
+    inverse: bool = False,
+    inputs: Mapping[str, Path] | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Write a registration's transform, images and report into the folder `out`.
+
+    `transform.h5` takes fixed to moving points, `inverse-transform.h5` the other way. `warped.nii.gz`, warped
+    label maps, `uncertainty.nii.gz` (mm), `entropy.nii.gz` and `jacobian.nii.gz` are on the fixed grid.
+    `report.json` says how it went. Files of an earlier registration are replaced at the very end.
+
+    Args:
+        labels: label maps in the moving scan's space by name. One alone becomes `warped-labels.nii.gz`,
+            several become `warped-<name>.nii.gz`.
+        inverse: whether to write the inverse transform too.
+        inputs: files the report names, with their SHA-256.
+        cancelled: asked between files.
+
+    Returns:
+        What `report.json` holds.
+
+    Raises:
+        InputError: `out` cannot be a folder that is written into.
+        RegistrationCancelled: `cancelled` said so; nothing was written.
+    """
+    field = replace(result.displacement, fixed_geometry=fixed.geometry)
+    with replacing_folder(out, _files_of_earlier_report(out)) as folder:
+        interop.write_transform(folder / "transform.h5", field)
+        report = _report(result, fixed, moving, inputs or {})
+        for name, image in _images(result, fixed, moving, labels or {}):
+            if cancelled():
+                raise RegistrationCancelled("cancelled while writing; nothing was written")
+            _write_image(folder / f"{name}.nii.gz", image)
+            if name == "jacobian" and isinstance(image, Volume):
+                report |= _field_quality(image)
+        if inverse:
+            report["inverse_residual_mm"] = _write_inverse(folder, field, moving.geometry)
+        report["files"] = sorted([path.name for path in folder.iterdir()] + [_REPORT])
+        report = finite(report)
+        text = json.dumps(report, indent=2, allow_nan=False)
+        (folder / _REPORT).write_text(text + "\n", encoding="utf-8")
+    return report
+
+
+def warped_names(labels: Mapping[str, LabelMap]) -> dict[str, str]:
+    """The name of each label map's warped file, without suffix."""
+    return {name: "warped-labels" if len(labels) == 1 else f"warped-{name}" for name in labels}
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    return {
+        "pddnet": pddnet.__version__,
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "SimpleITK": interop.version(),
+    }
+
+
+def _images(
+    result: RegistrationResult, fixed: Volume, moving: Volume, labels: Mapping[str, LabelMap]
+) -> Iterator[tuple[str, Volume | LabelMap]]:
+    field, grid = result.displacement, fixed.geometry
+    yield "warped", field.warp(moving, grid)
+    for name, file_name in warped_names(labels).items():
+        yield file_name, field.warp(labels[name], grid)
+    yield "uncertainty", _on(result.uncertainty.std_mm, grid)
+    yield "entropy", _on(result.uncertainty.entropy, grid)
+    yield "jacobian", jacobian_determinant(field, grid)
+
+
+def _on(volume: Volume, grid: ImageGeometry) -> Volume:
+    """A volume on another grid, linearly, its border held outside."""
+    to_index = volume.geometry.matrix(Frame.LPS, Frame.INDEX)
+    values = torch.empty(grid.shape)
+    for rows, points in grid.slabs():
+        values[rows] = (
+            sample_linear(volume.data[None], transform_points_torch(to_index, points)).squeeze(-1).float()
+        )
+    return Volume(values, grid)
+
+
+def _write_image(path: Path, image: Volume | LabelMap) -> None:
+    if isinstance(image, LabelMap):
+        interop.write_label_map(path, image)
+    else:
+        interop.write_volume(path, image)
+
+
+def _write_inverse(folder: Path, field: DisplacementField, grid: ImageGeometry) -> dict[str, float]:
+    inverse, residual = invert(field, grid)
+    interop.write_transform(folder / "inverse-transform.h5", inverse)
+    return {"mean": residual.mean(), "max": float(residual.data.max())}
+
+
+def _report(result: RegistrationResult, fixed: Volume, moving: Volume, inputs: Mapping[str, Path]) -> Report:
+    lengths = result.displacement.vectors.square().sum(-1).sqrt()
+    return {
+        "seconds": result.seconds,
+        "stage_seconds": dict(result.stage_seconds),
+        "peak_memory_mb": result.peak_memory_mb,
+        "preset": getattr(result.preset, "name", result.preset),
+        "device": str(result.device),
+        "displacement_mm": {"mean": float(lengths.mean()), "max": float(lengths.max())},
+        "uncertainty_mean_mm": result.uncertainty.std_mm.mean(),
+        "versions": versions(),
+        "fixed": asdict(fixed.geometry),
+        "moving": asdict(moving.geometry),
+        "inputs": {name: {"path": str(path), "sha256": _sha256(path)} for name, path in inputs.items()},
+    }
+
+
+def _field_quality(determinant: Volume) -> Report:
+    quality = FieldQuality.of(determinant)
+    return {
+        "folding_percent": 100 * quality.folding_fraction,
+        "jacobian_std": quality.jacobian_std,
+        "log_jacobian_std": quality.log_jacobian_std,
+        "smallest_jacobian": quality.smallest_determinant,
+    }
+
+
+def _sha256(path: Path) -> str:
+    """Of a file's bytes, or of the files in a folder one after the other by name."""
+    digest = hashlib.sha256()
+    for file in sorted(path.iterdir()) if path.is_dir() else [path]:
+        if file.is_file():
+            with file.open("rb") as stream:
+                while chunk := stream.read(1 << 20):
+                    digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _files_of_earlier_report(out: Path) -> list[str]:
+    """Files an earlier registration wrote into `out`, by its report; without names that lead elsewhere."""
+    try:
+        report = json.loads((out / _REPORT).read_text(encoding="utf-8"))
+        names = [str(name) for name in report["files"]]
+    except (OSError, ValueError, KeyError, TypeError):  # no report of ours: nothing is known to be obsolete
+        return []
+    return [name for name in names if name == Path(name).name]
+
+
+def finite(values: Mapping[str, Any]) -> Report:
+    """The same tables and lists, with null for numbers that are not finite, which strict JSON lacks."""
+    return {str(key): _finite(value) for key, value in values.items()}
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return finite(value)
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
