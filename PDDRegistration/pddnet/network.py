@@ -1,22 +1,30 @@
-"""PDD-Net: features, dissimilarities of all displacements, regularisation; and the published two-warp inference.
+"""PDD-Net: features, dissimilarities of all displacements, regularisation; and the two-warp inference.
 
-Images are (1, 1, D, H, W); displacements are normalised, (-1, 1) between the centres of the first and last voxels, and
-written (x, y, z): fixed point plus displacement is the moving point. Source: Heinrich, MICCAI 2019.
+Images are (1, 1, D, H, W); displacements are normalised, (-1, 1) between the centres of the first and last
+voxels, and written (x, y, z): fixed point plus displacement is the moving point. Source: Heinrich, MICCAI
+2019.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pddnet.correlation import Hook, Reduction, Shape, control_points, displacement_labels, dissimilarity_volume
+from pddnet.correlation import (
+    Hook,
+    Reduction,
+    Shape,
+    control_points,
+    displacement_labels,
+    dissimilarity_volume,
+)
 from pddnet.errors import InputError
 from pddnet.features.obelisk import Obelisk, ObeliskConfig
-from pddnet.instance_optimisation import InstanceOptimisation, optimise_instance
+from pddnet.instance_optimisation import PUBLISHED_FIT, InstanceOptimisation, optimise_instance
 from pddnet.regularisation import (
     INITIAL_WEIGHTS,
     Regularisation,
@@ -78,7 +86,7 @@ class PddNetOutput:
 
 
 class PddNet(nn.Module):
-    """The trainable network: one set of features for both images, and the six weights of the regularisation."""
+    """The trainable network: the same features for both images, and the six weights of the regularisation."""
 
     def __init__(
         self,
@@ -100,11 +108,15 @@ class PddNet(nn.Module):
         keep_dissimilarity: bool = False,
         between_chunks: Hook | None = None,
     ) -> PddNetOutput:
-        """Probabilities and expected displacement of images (1, 1, D, H, W), intensities as the weights expect them."""
+        """Probabilities and expected displacement of images (1, 1, D, H, W), scaled as the weights expect."""
         fixed_features = self.features(fixed_image, between_chunks)
         moving_features = self.features(moving_image, between_chunks)
         return self.search(
-            fixed_features, moving_features, level, keep_dissimilarity=keep_dissimilarity, between_chunks=between_chunks
+            fixed_features,
+            moving_features,
+            level,
+            keep_dissimilarity=keep_dissimilarity,
+            between_chunks=between_chunks,
         )
 
     def search(
@@ -152,10 +164,10 @@ class LevelSummary:
 
 @dataclass(frozen=True)
 class WarpedInference:
-    """A displacement (1, 3, D, H, W), normalised (x, y, z), fixed point to moving point, and its levels in order."""
+    """A displacement (1, 3, D, H, W), normalised (x, y, z), fixed to moving, and its levels in order."""
 
     displacement: torch.Tensor
-    levels: tuple[LevelSummary, ...] = field(default_factory=tuple)
+    levels: tuple[LevelSummary, ...]
 
 
 @torch.no_grad()
@@ -165,7 +177,7 @@ def infer_with_warps(
     moving_image: torch.Tensor,
     levels: Sequence[Level] = PUBLISHED_LEVELS,
     *,
-    optimisation: InstanceOptimisation | None = InstanceOptimisation(),
+    optimisation: InstanceOptimisation | None = PUBLISHED_FIT,
     on_stage: Callable[[str], None] | None = None,
     between_chunks: Hook | None = None,
 ) -> WarpedInference:
@@ -189,19 +201,20 @@ def infer_with_warps(
             f"and there are {len(levels)} levels; images on one grid and at least one level are needed"
         )
     tell = on_stage if on_stage is not None else _say_nothing
+    shape = fixed_image.shape[2:]
     tell("features of the fixed image")
     fixed_features = network.features(fixed_image, between_chunks)
-    total, summaries = None, []
+    summaries: list[LevelSummary] = []
+    displacement = fixed_image.new_zeros((1, 3, *shape))
     for number, level in enumerate(levels, start=1):
         tell(f"level {number} of {len(levels)}")
-        warped = moving_image if total is None else warp_normalised(moving_image, total)
+        warped = warp_normalised(moving_image, displacement) if summaries else moving_image
         moving_features = network.features(warped, between_chunks)
         summary = _run_level(network, fixed_features, moving_features, level, optimisation, between_chunks)
-        dense = upsample_displacement(summary.displacement, fixed_image.shape[2:])
-        total = dense if total is None else compose_normalised(total, dense)
+        found = upsample_displacement(summary.displacement, shape)
+        displacement = compose_normalised(displacement, found) if summaries else found
         summaries.append(summary)
-    assert total is not None
-    return WarpedInference(total, tuple(summaries))
+    return WarpedInference(displacement, tuple(summaries))
 
 
 def warp_normalised(volume: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
@@ -211,7 +224,7 @@ def warp_normalised(volume: torch.Tensor, displacement: torch.Tensor) -> torch.T
         volume: (B, C, D, H, W).
         displacement: (B, 3, D, H, W), normalised, channels (x, y, z).
     """
-    identity = control_points(tuple(displacement.shape[2:]), dtype=displacement.dtype, device=displacement.device)
+    identity = control_points(displacement.shape[2:], dtype=displacement.dtype, device=displacement.device)
     return F.grid_sample(volume, identity + displacement.permute(0, 2, 3, 4, 1), align_corners=True)
 
 

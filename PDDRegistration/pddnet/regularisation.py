@@ -1,7 +1,8 @@
-"""The discrete regularisation: min-convolution over labels and mean field over control points, twice; then softmax.
+"""Discrete regularisation: min-convolution over labels and mean field over control points, twice.
 
-Volumes are (Kd, Kh, Kw, Ld, Lh, Lw): control points first, displacement labels last. Displacements are normalised and
-written (x, y, z). Source: Heinrich, MICCAI 2019, section 2.3; the padding is that of the published code.
+Volumes are (Kd, Kh, Kw, Ld, Lh, Lw): control points first, displacement labels last. Displacements are
+normalised and written (x, y, z). Source: Heinrich, MICCAI 2019, section 2.3; the padding is that of the
+published code.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ from pddnet.errors import InputError
 Hook = Callable[[], None]
 Scalar = float | torch.Tensor
 
-_ELEMENTS_IN_CACHE = 2**18
+_ELEMENTS_AT_ONCE_CPU = 2**19  # a block of points and its copies stay in the second-level cache
+_ELEMENTS_AT_ONCE_GPU = 2**25
 _FILTER = (1 / 9, 2 / 9, 3 / 9, 2 / 9, 1 / 9)  # two averages of three, one after the other
 
 
@@ -65,7 +67,9 @@ class Regularisation(nn.Module):
     @property
     def weights(self) -> RegularisationWeights:
         """The scalars by name, still attached to their gradients."""
-        return RegularisationWeights(**{field.name: getattr(self, field.name) for field in fields(RegularisationWeights)})
+        return RegularisationWeights(
+            **{field.name: getattr(self, field.name) for field in fields(RegularisationWeights)}
+        )
 
     def forward(self, dissimilarity: torch.Tensor, between_chunks: Hook | None = None) -> torch.Tensor:
         """Probabilities of the labels; see `regularise`."""
@@ -83,8 +87,8 @@ def regularise(
         between_chunks: called between pieces of work; what it raises ends the computation.
 
     Returns:
-        Probabilities of the same shape, float32 at least, the sum over the last three axes 1. Beside the argument only
-        this volume is held in memory, unless a gradient is asked for.
+        Probabilities of the same shape, float32 at least, the sum over the last three axes 1. Beside the
+        argument only this volume is held in memory, unless a gradient is asked for.
     """
     _check_volume("dissimilarity", dissimilarity)
     w, filters = weights, _label_filters(dissimilarity)
@@ -100,12 +104,15 @@ def regularise(
         return _softmax(cost, w.sharpness)
 
     message = _mean_field(_by_points(first_round, (dissimilarity,), None, between_chunks), between_chunks)
-    cost = _mean_field(_by_points(second_round, (dissimilarity, message), message, between_chunks), between_chunks)
+    cost = _by_points(second_round, (dissimilarity, message), message, between_chunks)
+    cost = _mean_field(cost, between_chunks)
     return _by_points(to_probabilities, (cost,), cost, between_chunks)
 
 
 def min_convolution(cost: torch.Tensor, *, between_chunks: Hook | None = None) -> torch.Tensor:
-    """Lower envelope over the labels, approximately: minimum of 3^3, then twice the average of 3^3, border repeated.
+    """Lower envelope over the labels, approximately: minimum of 3^3, then twice the average of 3^3.
+
+    The border is repeated before the minimum, as in the published code.
 
     Args:
         cost: (Kd, Kh, Kw, Ld, Lh, Lw).
@@ -168,7 +175,7 @@ def displacement_covariance_diagonal(probabilities: torch.Tensor, labels: torch.
 
 
 def entropy(probabilities: torch.Tensor) -> torch.Tensor:
-    """Entropy of the labels of each control point, in nats: 0 for one certain label, log(L) for no preference.
+    """Entropy of the labels of each control point, nats: 0 for one certain label, log(L) for no preference.
 
     Args:
         probabilities: (Kd, Kh, Kw, Ld, Lh, Lw).
@@ -181,8 +188,21 @@ def entropy(probabilities: torch.Tensor) -> torch.Tensor:
     return torch.stack(planes)
 
 
+def diffusion(displacement: torch.Tensor) -> torch.Tensor:
+    """Diffusion regularisation: mean squared difference of neighbours along an axis, summed over the axes.
+
+    Args:
+        displacement: (Kd, Kh, Kw, 3), any unit; the published code weights the result by 1.5 to 2.5.
+
+    Returns:
+        A scalar, the displacement's unit squared.
+    """
+    terms = [displacement.diff(dim=axis).square().mean() for axis in range(3) if displacement.shape[axis] > 1]
+    return torch.stack(terms).sum() if terms else displacement.sum() * 0
+
+
 def upsample_displacement(displacement: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Trilinear interpolation of control-point displacements to an image, first and last points on its border voxels.
+    """Trilinear interpolation of control-point displacements to an image, whose border the outer points are.
 
     Args:
         displacement: (Kd, Kh, Kw, 3), normalised (x, y, z).
@@ -208,33 +228,44 @@ def band_matrix(size: int, taps: Sequence[float], *, like: torch.Tensor) -> torc
 
 
 def _label_filters(volume: torch.Tensor) -> list[torch.Tensor]:
-    """For each label axis, the five-tap filter where all of its taps lie inside: (size, size + 4)."""
+    """For each label axis, the filter of the minima from one label before to one after it: (size, size + 2).
+
+    Two labels beyond the border the minimum is the same as one beyond it, so its tap is added there.
+    """
     like = _widened(volume[:0])
-    return [band_matrix(size + 4, _FILTER, like=like)[2:-2] for size in volume.shape[3:]]
+    return [band_matrix(size + 2, _FILTER, like=like)[1:-1] for size in volume.shape[3:]]
 
 
 def _min_convolve(cost: torch.Tensor, filters: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Min-convolution of a block of points (n, Ld, Lh, Lw).
-
-    The border is repeated before the minimum, as published, so minima are wanted up to two labels beyond the border.
-    """
-    values = cost.flatten(1).T.contiguous().unflatten(0, cost.shape[1:])  # points last: slices are runs of n
+    """Min-convolution of a block of points (n, Ld, Lh, Lw)."""
+    values = cost.permute(1, 2, 3, 0).contiguous()  # points last: slices are runs of n
     for axis in range(3):
-        values = _extended_minimum(values, axis)  # (Ld + 4, Lh + 4, Lw + 4, n) in the end
+        values = _extended_minimum(values, axis)  # (Ld + 2, Lh + 2, Lw + 2, n) in the end
     for axis, matrix in enumerate(filters):
         filtered = matrix @ values.flatten(axis + 1)  # (..., size, rest)
-        values = filtered.unflatten(-1, values.shape[axis + 1 :])
-    return values.flatten(0, 2).T.unflatten(1, cost.shape[1:])
+        values = filtered.view(*filtered.shape[:-1], *values.shape[axis + 1 :])
+    return values.permute(3, 0, 1, 2)
 
 
 def _extended_minimum(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Minimum of three neighbours along an axis with its border repeated by three: two longer at either end."""
+    """Minimum of three neighbours along an axis; one more at either end, where only the border value is seen.
+
+    That is what a border repeated before the minimum gives: [c0, min(c0, c1), min(c0, c1, c2), ..., cn].
+    """
     size = values.shape[axis]
     first, last = values.narrow(axis, 0, 1), values.narrow(axis, size - 1, 1)
-    padded = torch.cat((first, values, last), axis)
-    pairs = torch.minimum(padded.narrow(axis, 0, size + 1), padded.narrow(axis, 1, size + 1))
-    inner = torch.minimum(pairs.narrow(axis, 0, size), pairs.narrow(axis, 1, size))
-    return torch.cat((first, first, inner, last, last), axis)
+    if size == 1:
+        return torch.cat((first, first, first), axis)
+    pairs = torch.minimum(values.narrow(axis, 0, size - 1), values.narrow(axis, 1, size - 1))
+    left, right = pairs.narrow(axis, 0, size - 2), pairs.narrow(axis, 1, size - 2)
+    ends = (first, pairs.narrow(axis, 0, 1), pairs.narrow(axis, size - 2, 1), last)
+    if values.requires_grad:
+        return torch.cat((*ends[:2], torch.minimum(left, right), *ends[2:]), axis)
+    extended = values.new_empty([n + 2 * (a == axis) for a, n in enumerate(values.shape)])
+    torch.minimum(left, right, out=extended.narrow(axis, 2, size - 2))
+    for position, end in zip((0, 1, size, size + 1), ends, strict=True):
+        extended.narrow(axis, position, 1).copy_(end)
+    return extended
 
 
 def _mean_field(cost: torch.Tensor, between_chunks: Hook | None) -> torch.Tensor:
@@ -250,7 +281,7 @@ def _mean_field(cost: torch.Tensor, between_chunks: Hook | None) -> torch.Tensor
 
     planes = cost.flatten(3)  # (Kd, Kh, Kw, L)
     planes = _in_pieces(within_plane, (planes,), planes, 0, 1, between_chunks).flatten(1)  # (Kd, Kh*Kw*L)
-    step = max(1, _ELEMENTS_IN_CACHE // len(depth))
+    step = max(1, _elements_at_once(cost) // len(depth))
     return _in_pieces(across_planes, (planes,), planes, 1, step, between_chunks).view_as(cost)
 
 
@@ -266,9 +297,9 @@ def _by_points(
 ) -> torch.Tensor:
     """`function` of a few control points (n, Ld, Lh, Lw) of each volume at a time; float32 at least."""
     blocks = [volume.flatten(0, 2) for volume in volumes]
-    step = max(1, _ELEMENTS_IN_CACHE // math.prod(blocks[0].shape[1:]))
+    step = max(1, _elements_at_once(blocks[0]) // math.prod(blocks[0].shape[1:]))
     out = None if reuse is None else reuse.flatten(0, 2)
-    return _in_pieces(function, blocks, out, 0, step, between_chunks).unflatten(0, volumes[0].shape[:3])
+    return _in_pieces(function, blocks, out, 0, step, between_chunks).view(volumes[0].shape)
 
 
 def _in_pieces(
@@ -281,7 +312,7 @@ def _in_pieces(
 ) -> torch.Tensor:
     """`function` of slices along an axis of the volumes, the results put together.
 
-    Results that carry no gradient are written into `reuse`, which may be one of the volumes, or into a new volume.
+    Results without gradients are written into `reuse`, which may be one of the volumes, or into a new volume.
     """
 
     def results() -> Iterator[torch.Tensor]:
@@ -302,13 +333,19 @@ def _in_pieces(
     return volumes[0] if reuse is None else reuse
 
 
+def _elements_at_once(tensor: torch.Tensor) -> int:
+    return _ELEMENTS_AT_ONCE_CPU if tensor.device.type == "cpu" else _ELEMENTS_AT_ONCE_GPU
+
+
 def _widened(block: torch.Tensor) -> torch.Tensor:
     return block.float() if block.dtype in (torch.float16, torch.bfloat16) else block
 
 
 def _check_volume(name: str, volume: torch.Tensor) -> None:
     if volume.ndim != 6 or 0 in volume.shape:
-        raise InputError(f"{name} has shape {tuple(volume.shape)}; (Kd, Kh, Kw, Ld, Lh, Lw), none of them 0, is needed")
+        raise InputError(
+            f"{name} has shape {tuple(volume.shape)}; (Kd, Kh, Kw, Ld, Lh, Lw), none of them 0, is needed"
+        )
 
 
 def _check_labels(probabilities: torch.Tensor, labels: torch.Tensor) -> None:

@@ -1,8 +1,9 @@
-"""Obelisk: 3D convolution with few, trainable, far-reaching sampling offsets; features at a third of the resolution.
+"""Obelisk: 3D convolution with few, trainable, far-reaching offsets; features at a third of the resolution.
 
-Average pool, 5x5x5 convolution, differences of samples at two sets of trainable offsets, then 1x1x1, 3x3x3 and 1x1x1
-convolutions. Source: Heinrich, Oktay, Bouteldja, Medical Image Analysis 54 (2019); Heinrich, MICCAI 2019, section 2.1.
-Parameter names are those of the published weights (github.com/multimodallearning/pdd_net), which load unchanged.
+Average pool, 5x5x5 convolution, differences of samples at two sets of trainable offsets, then 1x1x1, 3x3x3
+and 1x1x1 convolutions. Source: Heinrich, Oktay, Bouteldja, Medical Image Analysis 54 (2019); Heinrich, MICCAI
+2019, section 2.1. Parameter names are those of the published weights (github.com/multimodallearning/pdd_net),
+which load unchanged.
 """
 
 from __future__ import annotations
@@ -35,8 +36,8 @@ class ObeliskConfig:
         hidden: channels between the last three convolutions.
         groups: groups of the first 1x1x1 convolution; 1 mixes all samples.
         edge_channels: channels of the 5x5x5 convolution.
-        axis_order: order of the array axes the weights were trained on. "zyx" is ours, (D, H, W); "xyz" is that of the
-            published weights, which saw arrays as nibabel reads them.
+        axis_order: order of the array axes the weights were trained on. "zyx" is ours, (D, H, W); "xyz" is
+            that of the published weights, which saw arrays as nibabel reads them.
 
     Raises:
         InputError: a count below 1, or groups that divide neither side of the convolution.
@@ -103,14 +104,15 @@ class Obelisk(nn.Module):
     ) -> torch.Tensor:
         """`layer1` of the differences of samples, a few offsets at a time: (B, hidden, *shape)."""
         grid = _sampling_grid(shape, edges)  # (D*H*W, 3)
-        weight = self.layer1.weight.unflatten(1, (-1, self.config.offsets))  # (hidden, edges / groups, offsets, ...)
+        weight = self.layer1.weight.view(self.config.hidden, -1, self.config.offsets, 1, 1, 1)
         step = max(1, _SAMPLES_IN_FLIGHT // (2 * edges.shape[:2].numel() * len(grid)))
         total = edges.new_zeros(())
         for start in range(0, self.config.offsets, step):
             if between_chunks is not None:
                 between_chunks()
             here = slice(start, start + step)
-            samples = _differences(edges, grid, self.offsets[:, here]).unflatten(2, shape)
+            samples = _differences(edges, grid, self.offsets[:, here]).flatten(1, 2)
+            samples = samples.view(*samples.shape[:2], *shape)
             total = total + F.conv3d(samples, weight[:, :, here].flatten(1, 2), groups=self.config.groups)
         return total
 
@@ -118,7 +120,9 @@ class Obelisk(nn.Module):
 def feature_shape(image: torch.Tensor) -> tuple[int, int, int]:
     """Shape (D // 3, H // 3, W // 3) of the features of an image (B, 1, D, H, W)."""
     if image.ndim != 5 or image.shape[1] != 1 or min(image.shape[2:]) < STRIDE:
-        raise InputError(f"image has shape {tuple(image.shape)}; (B, 1, D, H, W) with at least 3 voxels an axis is needed")
+        raise InputError(
+            f"image has shape {tuple(image.shape)}; (B, 1, D, H, W) with at least 3 voxels an axis is needed"
+        )
     depth, height, width = (n // STRIDE for n in image.shape[2:])
     return depth, height, width
 
@@ -161,7 +165,9 @@ def check_shapes(state: Mapping[str, torch.Tensor], config: ObeliskConfig) -> No
         expected = Obelisk(config).state_dict()
     unexpected = sorted(state.keys() - expected.keys())
     if unexpected:
-        raise InputError(f"these weights hold {', '.join(unexpected)}, which an Obelisk network does not have")
+        raise InputError(
+            f"these weights hold {', '.join(unexpected)}, which an Obelisk network does not have"
+        )
     for name, tensor in expected.items():
         if _entry(state, name).shape != tensor.shape:
             raise InputError(
@@ -171,14 +177,17 @@ def check_shapes(state: Mapping[str, torch.Tensor], config: ObeliskConfig) -> No
 
 def _entry(state: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
     if not isinstance(state.get(name), torch.Tensor):
-        raise InputError(f"these weights have no tensor {name!r}; those of an Obelisk feature network are needed")
+        raise InputError(
+            f"these weights have no tensor {name!r}; those of an Obelisk feature network are needed"
+        )
     return state[name]
 
 
 def _sampling_grid(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
     """Where the features sit, (D*H*W, 3): cell centres of the cube, as align_corners=False places them.
 
-    The samples are nevertheless read with align_corners=True; the published weights were trained with this mixture.
+    The samples are nevertheless read with align_corners=True; the published weights were trained with this
+    mixture.
     """
     axes = [(2 * torch.arange(n, dtype=like.dtype, device=like.device) + 1) / n - 1 for n in shape]
     z, y, x = torch.meshgrid(*axes, indexing="ij")
@@ -186,10 +195,10 @@ def _sampling_grid(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
 
 
 def _differences(edges: torch.Tensor, grid: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """First minus second sample of each pair of offsets (2, n, 3) around each grid point: (B, C * n, points)."""
-    positions = grid[None, None] + offsets[:, :, None]  # (2, n, points, 3)
+    """First minus second sample of each pair of offsets (2, n, 3) at each grid point: (B, C, n, points)."""
+    positions = (grid[None, None] + offsets[:, :, None])[..., None, :]  # (2, n, points, 1, 3)
     first, second = (
-        F.grid_sample(edges, p[None, :, :, None].expand(len(edges), -1, -1, -1, -1), align_corners=True)[..., 0]
+        F.grid_sample(edges, p.expand(len(edges), *p.shape), align_corners=True).squeeze(-1)
         for p in positions
     )
-    return (first - second).flatten(1, 2)
+    return first - second
