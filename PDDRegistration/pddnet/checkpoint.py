@@ -1,0 +1,226 @@
+"""Weights on disk: our own checkpoint, and the published weights.
+
+A checkpoint says what it is: format, version, configuration, a hash over configuration and tensors, a licence
+and a note on its training. Files are only ever read with `weights_only=True`, so that a file cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pddnet.correlation import Reduction
+from pddnet.errors import InputError
+from pddnet.features.obelisk import Obelisk, ObeliskConfig, infer_config
+from pddnet.network import PddNet
+from pddnet.published_weights import CheckpointError, fetch_weights, file_sha256, published_weights
+from pddnet.regularisation import PUBLISHED_WEIGHTS
+
+FORMAT = "pddnet-checkpoint"
+VERSION = 1
+
+__all__ = [
+    "Checkpoint",
+    "CheckpointError",
+    "load_checkpoint",
+    "load_features",
+    "load_network",
+    "save_checkpoint",
+]
+
+_KEYS = {"format", "version", "config", "state", "sha256", "licence", "training_note"}
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A trained network and what is known of it.
+
+    Args:
+        features: sizes of the feature network.
+        reduction: of the dissimilarities, see `dissimilarity_volume`.
+        state: every parameter and buffer of a `PddNet`, by name.
+        licence: under which the weights may be used.
+        training_note: data, settings and origin of the weights, for people to read.
+    """
+
+    features: ObeliskConfig
+    reduction: Reduction
+    state: Mapping[str, torch.Tensor]
+    licence: str
+    training_note: str = ""
+
+    @classmethod
+    def of(cls, network: PddNet, licence: str, training_note: str = "") -> Checkpoint:
+        """What to keep of a network; its tensors are copied to the CPU."""
+        state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        return cls(network.features.config, network.reduction, state, licence, training_note)
+
+    def network(self) -> PddNet:
+        """The network, on the CPU, in eval mode."""
+        network = PddNet(self.features, reduction=self.reduction)
+        network.load_state_dict(dict(self.state))
+        return network.eval()
+
+    @property
+    def sha256(self) -> str:
+        """Over the configuration and every tensor's name, type, shape and values; not over the notes."""
+        digest = hashlib.sha256(json.dumps(self._config(), sort_keys=True).encode())
+        for name in sorted(self.state):
+            tensor = self.state[name].detach().cpu().contiguous()
+            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+            digest.update(tensor.numpy().tobytes())
+        return digest.hexdigest()
+
+    def _config(self) -> dict[str, Any]:
+        return {"features": asdict(self.features), "reduction": self.reduction}
+
+
+def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
+    """Write a checkpoint; the file appears whole or not at all."""
+    target = Path(path)
+    content = {
+        "format": FORMAT,
+        "version": VERSION,
+        "config": checkpoint._config(),
+        "state": dict(checkpoint.state),
+        "sha256": checkpoint.sha256,
+        "licence": checkpoint.licence,
+        "training_note": checkpoint.training_note,
+    }
+    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            torch.save(content, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, target)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
+    """Read a checkpoint and check all it says of itself.
+
+    Raises:
+        CheckpointError: no such file; damaged, of another format or version; a hash or shapes that do not fit.
+    """
+    content = _read(path)
+    if content.get("format") != FORMAT:
+        raise CheckpointError(
+            f"{path} is no checkpoint of ours (format {content.get('format')!r}); "
+            "one written by save_checkpoint is needed; for published weights call load_network"
+        )
+    return _checked(path, content)
+
+
+def load_network(path_or_name: str | os.PathLike[str], *, expected_sha256: str | None = None) -> PddNet:
+    """A network from our checkpoint, or published feature weights with the published regularisation.
+
+    Args:
+        path_or_name: a file, or a name of `published_weights`, which is fetched if it is not here.
+        expected_sha256: of the file; a file with another one is refused before it is read.
+
+    Returns:
+        The network, on the CPU, in eval mode.
+
+    Raises:
+        CheckpointError: the file is neither, or not the expected one.
+    """
+    known = published_weights()
+    path = fetch_weights(str(path_or_name)) if str(path_or_name) in known else Path(path_or_name)
+    if expected_sha256 is not None and file_sha256(path) != expected_sha256.lower():
+        raise CheckpointError(f"{path} does not have the SHA-256 {expected_sha256}; another file is needed")
+    content = _read(path)
+    if "format" in content:
+        return _checked(path, content).network()
+    return PddNet(_published_features(path, content), PUBLISHED_WEIGHTS).eval()
+
+
+def load_features(path_or_name: str | os.PathLike[str], *, expected_sha256: str | None = None) -> Obelisk:
+    """The feature network alone; arguments and errors as for `load_network`."""
+    return load_network(path_or_name, expected_sha256=expected_sha256).features
+
+
+def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise CheckpointError(
+            f"{path} cannot be read ({error.strerror}); a weights file is needed"
+        ) from error
+    except Exception as error:  # what a damaged file makes the unpickler raise is not documented
+        raise CheckpointError(
+            f"{path} is damaged or no weights file ({type(error).__name__}); copy or fetch it again"
+        ) from error
+    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
+        raise CheckpointError(
+            f"{path} holds a {type(content).__name__}; a checkpoint or a state dict is needed"
+        )
+    return dict(content)
+
+
+def _checked(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Checkpoint:
+    """The checkpoint in a file's content, every statement of it checked."""
+    if content.get("format") != FORMAT or content.get("version") != VERSION:
+        raise CheckpointError(
+            f"{path} has format {content.get('format')!r}, version {content.get('version')!r}; this pddnet "
+            f"reads {FORMAT!r}, version {VERSION}: use the pddnet that wrote it, or save it again"
+        )
+    if content.keys() != _KEYS:
+        raise CheckpointError(f"{path} has the entries {sorted(content)}; {sorted(_KEYS)} are needed")
+    state, config = content["state"], content["config"]
+    try:
+        features = ObeliskConfig(**config["features"])
+        checkpoint = Checkpoint(
+            features, config["reduction"], state, content["licence"], content["training_note"]
+        )
+        network = _empty_network(checkpoint)
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} has a configuration that cannot be used: {error}") from error
+    _check_state(path, state, network.state_dict())
+    if checkpoint.sha256 != content["sha256"]:
+        raise CheckpointError(
+            f"{path} does not have the SHA-256 it was saved with: it was damaged or changed; copy it again"
+        )
+    return checkpoint
+
+
+def _empty_network(checkpoint: Checkpoint) -> PddNet:
+    if checkpoint.reduction not in ("sum", "mean"):
+        raise InputError(f"reduction is {checkpoint.reduction!r}; 'sum' or 'mean' is needed")
+    with torch.device("meta"):
+        return PddNet(checkpoint.features, reduction=checkpoint.reduction)
+
+
+def _check_state(path: str | os.PathLike[str], state: object, expected: Mapping[str, torch.Tensor]) -> None:
+    if not isinstance(state, Mapping) or state.keys() != expected.keys():
+        raise CheckpointError(
+            f"{path} does not hold the tensors of a network of its configuration; train it again"
+        )
+    for name, tensor in expected.items():
+        found = state[name]
+        if not isinstance(found, torch.Tensor) or found.shape != tensor.shape or found.dtype != tensor.dtype:
+            shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+            raise CheckpointError(
+                f"{path} has {shape} for {name}; {tensor.dtype} {tuple(tensor.shape)} is needed"
+            )
+
+
+def _published_features(path: str | os.PathLike[str], state: Mapping[str, Any]) -> Obelisk:
+    try:
+        features = Obelisk(infer_config(state, axis_order="xyz"))
+    except InputError as error:
+        raise CheckpointError(
+            f"{path} holds neither a checkpoint of ours nor published feature weights: {error}"
+        ) from error
+    features.load_state_dict(dict(state))
+    return features
