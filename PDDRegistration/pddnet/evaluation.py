@@ -108,7 +108,7 @@ def evaluate(
 
     Args:
         fixed_labels: segmentation of the fixed scan.
-        moving_labels: segmentation of the moving scan, warped by `transform` unless `warped_labels` are given.
+        moving_labels: segmentation of the moving scan, warped by `transform` unless already warped.
         warped_labels: the moving segmentation on the fixed grid after the registration.
         transform: fixed -> moving point; its folding is judged on the `fixed_labels` grid, or its own.
         landmarks: fixed and moving points, both (N, 3), mm, LPS.

@@ -151,14 +151,16 @@ def _move_files(source: Path, target: Path, obsolete: Sequence[str]) -> None:
     replaced = source / "replaced"
     replaced.mkdir()
     in_the_way = [name for name in dict.fromkeys((*names, *obsolete)) if (target / name).is_file()]
+    placed: list[str] = []
     try:
         for name in in_the_way:
             os.replace(target / name, replaced / name)
         for name in names:
             os.replace(source / name, target / name)
+            placed.append(name)
     except BaseException:
-        for name in names:
-            (target / name).unlink(missing_ok=True)
+        for name in placed:
+            (target / name).unlink()
         for path in list(replaced.iterdir()):
             os.replace(path, target / path.name)
         raise

@@ -1,0 +1,210 @@
+"""The command line: `pddnet register | warp | invert | evaluate | info | demo`.
+
+Exit codes: 0 done, 1 unexpected failure, 2 usage or input, 3 not enough memory, 130 cancelled. Results go to
+standard output, everything else to standard error; every failure is one sentence that says what to do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import traceback
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pddnet
+from pddnet.errors import InputError, RegistrationCancelled
+from pddnet.terminal import Interruption, native_messages_hidden
+
+OK, UNEXPECTED, BAD_INPUT, NOT_ENOUGH_MEMORY, CANCELLED = 0, 1, 2, 3, 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; `arguments` are those of the process by default. Returns the exit code."""
+    parsed = _parser().parse_args(arguments)
+    try:
+        with Interruption(immediate=parsed.immediate) as interruption:
+            if parsed.debug:
+                _run(parsed, interruption)
+            else:
+                with native_messages_hidden():
+                    _run(parsed, interruption)
+    except (Exception, KeyboardInterrupt) as error:
+        if parsed.debug:
+            traceback.print_exc()
+        code, sentence = _explain(error)
+        print(f"pddnet {parsed.command}: {sentence}", file=sys.stderr)
+        return code
+    return OK
+
+
+def _run(parsed: argparse.Namespace, interruption: Interruption) -> None:
+    from pddnet import commands  # PyTorch and SimpleITK only when there is work to do
+    from pddnet.outputs import finite
+
+    answer = commands.BY_NAME[parsed.command](parsed, interruption)
+    print(json.dumps(finite(answer.report), indent=2, allow_nan=False) if parsed.json else answer.text)
+
+
+def _explain(error: BaseException) -> tuple[int, str]:
+    """The exit code of an exception and a sentence about it."""
+    text = " ".join(str(error).split())
+    if isinstance(error, RegistrationCancelled | KeyboardInterrupt):
+        return CANCELLED, "cancelled; nothing was written"
+    if isinstance(error, MemoryError) or _is_allocation_failure(error):
+        return NOT_ENOUGH_MEMORY, text or "not enough memory; close other programs or choose a smaller preset"
+    if isinstance(error, InputError):
+        return BAD_INPUT, text
+    if isinstance(error, OSError):
+        return UNEXPECTED, text
+    return (
+        UNEXPECTED,
+        f"unexpected {type(error).__name__}: {text}; run it again with --debug and report what it prints",
+    )
+
+
+def _is_allocation_failure(error: BaseException) -> bool:
+    """Whether PyTorch ran out of memory, which it says with a RuntimeError."""
+    said = str(error).lower()
+    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="pddnet", description=pddnet.__doc__)
+    parser.add_argument("--version", action="version", version=f"pddnet {pddnet.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    for name, (add_arguments, asks, summary) in _COMMANDS.items():
+        command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
+        command.set_defaults(immediate=not asks)
+        add_arguments(command)
+        command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+        command.add_argument("--debug", action="store_true", help="show tracebacks and what libraries print")
+    return parser
+
+
+def _add_register(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--fixed", type=Path, required=True, metavar="SCAN", help="image file or folder of one DICOM series")
+    add(
+        "--moving",
+        type=Path,
+        required=True,
+        metavar="SCAN",
+        help="the scan that is brought onto the fixed one",
+    )
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FOLDER",
+        help="where results go; made if it does not exist",
+    )
+    add(
+        "--labels",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="SEG",
+        help="label maps of the moving scan to warp",
+    )
+    add("--fixed-mask", type=Path, metavar="SEG", help="label map: outside it the fixed scan does not count")
+    add(
+        "--moving-mask", type=Path, metavar="SEG", help="label map: outside it the moving scan does not count"
+    )
+    add("--fixed-series", metavar="UID", help="which DICOM series, where the fixed folder holds several")
+    add("--moving-series", metavar="UID", help="which DICOM series, where the moving folder holds several")
+    add(
+        "--initial-transform",
+        type=Path,
+        metavar="FILE",
+        help="ITK transform, fixed to moving point, to start from",
+    )
+    add(
+        "--no-global-stage",
+        action="store_true",
+        help="skip the global alignment before the deformable levels",
+    )
+    add("--weights", metavar="FILE", help="checkpoint of the features, for presets that use a network")
+    add("--inverse", action="store_true", help="write inverse-transform.h5 too")
+    add(
+        "--max-memory",
+        type=float,
+        metavar="MB",
+        help="refuse to start if more memory than this would be needed",
+    )
+    _add_preset(command)
+    _add_device(command)
+
+
+def _add_warp(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("image", type=Path, help="the image or label map to warp, in the moving scan's space")
+    add("--transform", type=Path, required=True, metavar="FILE", help="fixed to moving point")
+    add("--reference", type=Path, metavar="SCAN", help="grid of the result; the transform's own by default")
+    add("--labels", action="store_true", help="the image is a label map: take the nearest voxel, do not mix")
+    add("--out", type=Path, required=True, metavar="FILE", help=".nii.gz, .nii, .nrrd or .mha")
+
+
+def _add_invert(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--transform", type=Path, required=True, metavar="FILE", help="fixed to moving point")
+    add(
+        "--reference",
+        type=Path,
+        required=True,
+        metavar="SCAN",
+        help="the moving scan, whose grid the inverse takes",
+    )
+    add("--fixed", type=Path, metavar="SCAN", help="the fixed scan, needed to invert a composite transform")
+    add(
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help=".h5, or an image suffix for a displacement field",
+    )
+
+
+def _add_evaluate(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add("--fixed-labels", type=Path, metavar="SEG", help="label map of the fixed scan")
+    add("--moving-labels", type=Path, metavar="SEG", help="label map of the moving scan")
+    add("--warped-labels", type=Path, metavar="SEG", help="the moving label map after the registration")
+    add("--transform", type=Path, metavar="FILE", help="fixed to moving point")
+    add("--landmarks", type=Path, metavar="CSV", help="rows of fixed x, y, z, moving x, y, z in mm, LPS")
+
+
+def _add_info(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--fixed", type=Path, metavar="SCAN", help="with --moving: would these two scans fit?"
+    )
+    command.add_argument("--moving", type=Path, metavar="SCAN")
+    _add_preset(command)
+
+
+def _add_demo(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where results go")
+    _add_preset(command)
+    _add_device(command)
+
+
+def _add_preset(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--preset", default="generic", help="name or .toml file; `pddnet info` lists them")
+
+
+def _add_device(command: argparse.ArgumentParser) -> None:
+    command.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps; `pddnet info` lists them"
+    )
+
+
+# what adds a command's arguments, whether its work asks to be interrupted, and its summary
+_COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], bool, str]] = {
+    "register": (_add_register, True, "register two scans and write a folder of results"),
+    "warp": (_add_warp, False, "resample an image or a label map through a transform"),
+    "invert": (_add_invert, True, "write the transform from moving to fixed points"),
+    "evaluate": (_add_evaluate, False, "judge a registration by labels, landmarks and its transform"),
+    "info": (_add_info, False, "show versions, devices, presets and memory"),
+    "demo": (_add_demo, True, "make two scans, register them and show the results"),
+}
