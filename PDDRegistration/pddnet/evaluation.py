@@ -153,7 +153,7 @@ def read_landmarks(path: Path) -> LandmarkPairs:
             raise ValueError("no rows, or a number that is not finite")
     except OSError as error:
         raise InputError(f"{path} cannot be read; check the spelling and the folder") from error
-    except (ValueError, RuntimeError, IndexError) as error:
+    except (ValueError, RuntimeError, IndexError, csv.Error) as error:
         needed = "rows of six numbers (fixed x, y, z, moving x, y, z in mm, LPS)"
         raise InputError(f"{path} is not a table of landmarks; {needed} are needed") from error
     return points[:, 0], points[:, 1]
