@@ -87,6 +87,13 @@ class Sequential:
         return points_lps
 
 
+def chained(first: SpatialTransform, then: SpatialTransform) -> SpatialTransform:
+    """`first`, then `then`, as one affine transform where both are."""
+    if isinstance(first, AffineTransform) and isinstance(then, AffineTransform):
+        return first.followed_by(then)
+    return Sequential((first, then))
+
+
 @dataclass(frozen=True)
 class DisplacementField:
     """Displacements on a grid, linear between its points, held constant beyond its border.

@@ -1,0 +1,214 @@
+"""What a registration does, as data: presets, their levels, and how they are read from TOML files."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_type_hints
+
+from pddnet.errors import InputError
+
+FeatureScale = Literal["coarse", "fine", "full"]
+Regulariser = Literal["quadratic", "min-convolution"]
+GlobalStage = Literal["off", "translation", "affine"]
+IntensityKind = Literal["window", "percentiles", "auto", "divisor"]
+
+SettingsT = TypeVar("SettingsT")
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How intensities become comparable, about 0 to 1.
+
+    Args:
+        kind: "window" maps `low`..`high` (HU) to 0..1 and cuts beyond; "percentiles" does the same with the scan's own
+            percentiles `low_percentile`..`high_percentile`; "auto" takes the window where both scans look like CT in HU;
+            "divisor" divides by `divisor`, nothing else (the published network was trained on HU / 500).
+        foreground: above this scaled intensity a voxel belongs to the body.
+    """
+
+    kind: IntensityKind = "auto"
+    low: float = -125.0
+    high: float = 275.0
+    low_percentile: float = 1.0
+    high_percentile: float = 99.0
+    divisor: float = 500.0
+    foreground: float = 0.05
+
+
+@dataclass(frozen=True)
+class LatticeLevel:
+    """One level on a lattice: displacement labels are whole steps, so that the 6-D search needs no interpolation.
+
+    Args:
+        step: displacement step in working voxels.
+        spacing: distance of control points in working voxels, a multiple of the step.
+        reach: largest displacement along each axis in working voxels, a multiple of the step.
+        features: scale of the features: "coarse" (half resolution), "fine" (stride 2), "full" (stride 1).
+        sub: sub^3 feature cells are compared for each control point and label.
+        intensity_weight: weight of the intensity channel beside the 12 MIND-SSC channels.
+        regulariser: "quadratic" (the quadratic mean field) or "min-convolution" (the paper's two rounds).
+        couplings: for the quadratic mean field, the weight of |label - mean|^2 in each round, per squared half-voxel
+            pair (2 working voxels).
+        scale: for min-convolution, what the dissimilarity is multiplied by.
+        symmetric: make the forward and backward fields more nearly inverse after this level.
+    """
+
+    step: int
+    spacing: int
+    reach: int
+    features: FeatureScale
+    sub: int = 1
+    intensity_weight: float = 1.0
+    regulariser: Regulariser = "quadratic"
+    couplings: tuple[float, ...] = ()
+    scale: float = 1.0
+    symmetric: bool = True
+
+    def __post_init__(self) -> None:
+        if min(self.step, self.spacing, self.reach, self.sub) < 1 or self.spacing % self.step or self.reach % self.step:
+            raise InputError(
+                f"a level has step {self.step}, spacing {self.spacing} and reach {self.reach}; "
+                "spacing and reach must be positive multiples of the step"
+            )
+        cell = {"coarse": 2, "fine": 2, "full": 1}[self.features]
+        if self.step % (self.sub * cell):
+            raise InputError(
+                f"a level with {self.features} features has step {self.step} and sub {self.sub}; "
+                f"the step must be a multiple of sub x {cell}"
+            )
+        if self.regulariser == "quadratic" and not self.couplings:
+            raise InputError("a level with the quadratic regulariser needs a list of couplings")
+
+
+@dataclass(frozen=True)
+class CubeLevel:
+    """One level of the published pdd-net: control points and labels regular in the image cube (-1, 1)^3.
+
+    Args:
+        control_points: number of control points along each axis.
+        labels: number of displacement labels along each axis.
+        reach: the largest displacement q, in the cube's coordinates.
+        instance_iterations: steps of instance optimisation afterwards; 0 for none.
+    """
+
+    control_points: int
+    labels: int
+    reach: float
+    instance_iterations: int = 50
+
+    def __post_init__(self) -> None:
+        if self.control_points < 2 or self.labels < 3 or self.labels % 2 == 0 or not 0 < self.reach <= 2:
+            raise InputError(
+                f"a level has {self.control_points} control points, {self.labels} labels and reach {self.reach}; needed "
+                "are 2 or more control points, an odd number of 3 or more labels and a reach in (0, 2]"
+            )
+
+
+Level = LatticeLevel | CubeLevel
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Everything that is decided before two scans are seen.
+
+    Args:
+        name, description: for people.
+        levels: run one after the other, coarse to fine.
+        spacing_mm: spacing of the working grid; 0 takes the fixed scan's finest spacing.
+        max_voxels: the working grid is made coarser until it has at most this many.
+        intensity: scaling of intensities.
+        global_stage: what is done before the levels.
+        body_weights: control points in the air count little in their neighbours' means.
+        temperature: dissimilarity that one unit of log-probability stands for, in the uncertainty.
+        weights: name of published weights or a file, for the network's levels; "" for none.
+        refinement_iterations: steps of gradient descent on MIND-SSC features after the levels; 0 for none.
+        refinement_stride: working voxels between those features, 1 or 2.
+    """
+
+    name: str
+    description: str
+    levels: tuple[Level, ...]
+    spacing_mm: float = 2.0
+    max_voxels: int = 12_000_000
+    intensity: Intensity = Intensity()
+    global_stage: GlobalStage = "affine"
+    body_weights: bool = True
+    temperature: float = 0.05
+    weights: str = ""
+    refinement_iterations: int = 0
+    refinement_stride: int = 2
+
+    def __post_init__(self) -> None:
+        kinds = {type(level) for level in self.levels}
+        if len(kinds) != 1:
+            raise InputError(f"preset {self.name} has {len(self.levels)} levels of {len(kinds)} kinds; one kind is needed")
+        if self.spacing_mm < 0 or self.max_voxels < 16**3 or self.temperature <= 0:
+            raise InputError(
+                f"preset {self.name} has spacing_mm {self.spacing_mm}, max_voxels {self.max_voxels} and temperature "
+                f"{self.temperature}; needed are a spacing of 0 or more, at least 4096 voxels and a temperature above 0"
+            )
+
+    @property
+    def lattice_levels(self) -> tuple[LatticeLevel, ...]:
+        """The levels, where they are lattice levels."""
+        return tuple(level for level in self.levels if isinstance(level, LatticeLevel))
+
+    @property
+    def cube_levels(self) -> tuple[CubeLevel, ...]:
+        """The levels, where they are those of the published network."""
+        return tuple(level for level in self.levels if isinstance(level, CubeLevel))
+
+
+def available_presets() -> list[str]:
+    """Names of the presets that come with the package."""
+    folder = resources.files("pddnet") / "presets"
+    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+
+
+def load_preset(name: str | Path | Preset) -> Preset:
+    """A bundled preset by name, or one from a TOML file by path.
+
+    Raises:
+        InputError: there is no such preset, or the file is not a valid one.
+    """
+    if isinstance(name, Preset):
+        return name
+    if str(name) in available_presets():
+        text, stem = (resources.files("pddnet") / "presets" / f"{name}.toml").read_text("utf-8"), str(name)
+    elif str(name).endswith(".toml") and Path(name).is_file():
+        text, stem = Path(name).read_text("utf-8"), Path(name).stem
+    else:
+        raise InputError(f"preset '{name}' is not known; choose one of {', '.join(available_presets())}, or a .toml file")
+    try:
+        return parse_preset(stem, tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, InputError, TypeError) as error:
+        raise InputError(f"preset '{name}' cannot be used: {error}") from error
+
+
+def parse_preset(name: str, table: Mapping[str, Any]) -> Preset:
+    """A preset from the tables of a TOML file; unknown keys are refused."""
+    settings = dict(table)
+    rows = settings.pop("levels", [])
+    intensity = _from_table(Intensity, settings.pop("intensity", {}), "intensity")
+    levels = tuple(
+        _from_table(CubeLevel if "control_points" in row else LatticeLevel, row, f"level {number}")
+        for number, row in enumerate(rows, 1)
+    )
+    return _from_table(Preset, {"name": name, **settings, "levels": levels, "intensity": intensity}, "the preset")
+
+
+def _from_table(kind: type[SettingsT], table: Mapping[str, Any], where: str) -> SettingsT:
+    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = set(table) - known
+    if unknown:
+        raise InputError(f"{where} has the unknown setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+    hints = get_type_hints(kind)
+    for key, value in table.items():
+        allowed = get_args(hints[key])
+        if allowed and all(isinstance(choice, str) for choice in allowed) and value not in allowed:
+            raise InputError(f"{where} has {key} = {value!r}; it must be one of {', '.join(allowed)}")
+    return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})

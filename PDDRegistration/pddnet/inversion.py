@@ -1,0 +1,71 @@
+"""The inverse of a displacement field, and how far it is from one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+
+from pddnet.geometry import ImageGeometry
+from pddnet.volume import Volume
+from pddnet.warp import DisplacementField
+
+_LARGEST_STEP_MM = 20.0
+_ITERATIONS = 30
+_TOLERANCE_MM = 1e-3
+
+
+def invert(
+    field: DisplacementField, onto: ImageGeometry, between_slabs: Callable[[], None] | None = None
+) -> tuple[DisplacementField, Volume]:
+    """The transform from moving points to fixed points, by damped Newton steps at each point.
+
+    Args:
+        field: fixed point -> moving point.
+        onto: grid of the moving space the inverse is sampled on.
+        between_slabs: called between pieces of work, where a caller may stop.
+
+    Returns:
+        The inverse, mm LPS, and its residual: the distance in mm between a moving point y and where the field takes the
+        inverse's x, |x + u(x) - y|. It is large where the field folds or where no fixed point maps to y.
+    """
+    vectors, residual = torch.empty((*onto.shape, 3)), torch.empty(onto.shape)
+    for rows, points in onto.slabs(1 << 18):
+        x, distance = _solve(field, points.reshape(-1, 3))
+        vectors[rows] = (x.view(points.shape) - points).float()
+        residual[rows] = distance.view(points.shape[:-1]).float()
+        if between_slabs:
+            between_slabs()
+    return DisplacementField(vectors, onto, onto), Volume(residual, onto)
+
+
+def _solve(field: DisplacementField, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points x (N, 3) with x + u(x) = y as nearly as can be, and the distances left (N,)."""
+    x = y - field.at(y)
+    error = field.apply(x) - y
+    distance = error.norm(dim=-1)
+    damping = torch.ones_like(distance)
+    for _ in range(_ITERATIONS):
+        open_points = (distance > _TOLERANCE_MM).nonzero().flatten()
+        if not len(open_points):
+            break
+        here = x[open_points]
+        tried = here - damping[open_points, None] * _newton_step(field, here, error[open_points])
+        new_error = field.apply(tried) - y[open_points]
+        new_distance = new_error.norm(dim=-1)
+        better = new_distance < distance[open_points]
+        kept = open_points[better]
+        x[kept], error[kept], distance[kept] = tried[better], new_error[better], new_distance[better]
+        damping[kept] = (damping[kept] * 2).clamp(max=1)
+        damping[open_points[~better]] /= 2
+    return x, distance
+
+
+def _newton_step(field: DisplacementField, x: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
+    """J^-1 error, of bounded length; the plain error where J = I + du/dx is close to singular or folded."""
+    jacobian = torch.eye(3, dtype=torch.float64) + field.gradient_at(x)
+    regular = torch.linalg.det(jacobian) > 0.05
+    safe = torch.where(regular[:, None, None], jacobian, torch.eye(3, dtype=torch.float64))
+    step = torch.linalg.solve(safe, error)
+    length = step.norm(dim=-1, keepdim=True).clamp(min=1e-12)
+    return step * (_LARGEST_STEP_MM / length).clamp(max=1)

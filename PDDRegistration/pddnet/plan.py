@@ -1,0 +1,106 @@
+"""What a registration will need before it starts: its grids, the cost of its stages, its memory."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+
+from pddnet.config import CubeLevel, LatticeLevel, Preset, load_preset
+from pddnet.errors import InputError, InsufficientMemoryError
+from pddnet.geometry import ImageGeometry
+from pddnet.global_alignment import robust_affine
+from pddnet.memory import available_memory_mb
+from pddnet.preprocessing import working_geometry
+from pddnet.warp import AffineTransform, SpatialTransform
+
+_COARSE = 2  # the global stage works at this multiple of the working spacing
+_BASE_MB = 350.0  # Python, torch and its libraries
+_MEGABYTE = 1e6
+_FEATURE_CHANNELS = 13
+_VOXELS_PER_SECOND = 1.0
+
+
+def working_grid(
+    fixed: ImageGeometry, moving: ImageGeometry, start: SpatialTransform, preset: Preset
+) -> ImageGeometry:
+    """The grid the levels run on; see `working_geometry`."""
+    spacing = preset.spacing_mm or min(fixed.spacing)
+    return working_geometry(fixed, moving, _as_affine(start, fixed), spacing, preset.max_voxels)
+
+
+def coarse_grid(fixed: ImageGeometry, preset: Preset) -> ImageGeometry:
+    """The grid of the global stage: the fixed field of view at twice the working spacing."""
+    spacing = _COARSE * (preset.spacing_mm or min(fixed.spacing))
+    return working_geometry(fixed, fixed, AffineTransform.identity(), spacing, preset.max_voxels // _COARSE**3)
+
+
+def stage_costs(preset: Preset) -> dict[str, float]:
+    """Relative cost of each stage, for a progress bar."""
+    costs = {"global": 0.0 if preset.global_stage == "off" else 2.0, "prepare": 2.0}
+    for number, level in enumerate(preset.levels, 1):
+        costs[f"level {number}"] = _level_cost(level)
+    if preset.refinement_iterations:
+        costs["refine"] = 0.3 * preset.refinement_iterations / preset.refinement_stride**3
+    return {**costs, "finish": 1.0}
+
+
+def estimate_peak_memory_mb(fixed: ImageGeometry, moving: ImageGeometry, preset: str | Preset) -> float:
+    """Estimated peak memory of `register` in MB, the process included, before any voxel is looked at.
+
+    An upper estimate: cropping to the body, which is not known yet, makes it less.
+    """
+    chosen = load_preset(preset)
+    grid = working_grid(fixed, moving, AffineTransform.identity(), chosen)
+    voxels = math.prod(grid.size)
+    scans = math.prod(fixed.size) * 8 + math.prod(moving.size) * 12 + voxels * 4 * 8
+    return _BASE_MB + (scans + max(_level_bytes(level, voxels) for level in chosen.levels)) / _MEGABYTE
+
+
+def check_memory(
+    fixed: ImageGeometry, moving: ImageGeometry, preset: Preset, device: torch.device, limit_mb: float | None
+) -> None:
+    """Refuse a registration that will not fit.
+
+    Raises:
+        InsufficientMemoryError: the estimate is above `limit_mb`, or above what the device has free.
+    """
+    needed = estimate_peak_memory_mb(fixed, moving, preset)
+    if device.type == "cuda" and limit_mb is None:
+        free = torch.cuda.mem_get_info(device)[0] / _MEGABYTE
+    else:
+        free = available_memory_mb() if limit_mb is None else limit_mb
+    if needed > free:
+        raise InsufficientMemoryError(
+            f"this registration needs about {needed:.0f} MB of memory on {device} and {free:.0f} MB are free; close other "
+            "programs, crop the scans to the region of interest, or use a preset with a coarser working grid"
+        )
+
+
+def _level_cost(level: LatticeLevel | CubeLevel) -> float:
+    """In units of about a second for 8 million working voxels on two cores."""
+    if isinstance(level, CubeLevel):
+        return level.control_points**3 * level.labels**3 * 6e-7
+    labels = (2 * level.reach // level.step + 1) ** 3
+    entries = labels / level.spacing**3
+    return (0.6 + entries * 0.15 + {"coarse": 0.1, "fine": 0.6, "full": 2.5}[level.features]) * (2 if level.symmetric else 1)
+
+
+def _level_bytes(level: LatticeLevel | CubeLevel, voxels: int) -> float:
+    if isinstance(level, CubeLevel):
+        return 4 * (2.6 * level.control_points**3 * level.labels**3 + 20 * voxels)
+    labels = (2 * level.reach // level.step + 1) ** 3
+    cost = labels / level.spacing**3
+    features = _FEATURE_CHANNELS / {"coarse": 8, "fine": 8, "full": 1}[level.features]
+    return 4 * voxels * (3 * cost + 4 * features + 8)
+
+
+def _as_affine(transform: SpatialTransform, fixed: ImageGeometry) -> AffineTransform:
+    if isinstance(transform, AffineTransform):
+        return transform
+    corners = torch.as_tensor(fixed.corners())
+    points = torch.cat((corners, corners.mean(0) + 0.5 * (corners - corners.mean(0))))
+    matrix = robust_affine(points, transform.apply(points))
+    if matrix is None:
+        raise InputError("the initial transform cannot be followed over the fixed scan; check its file")
+    return AffineTransform(matrix)

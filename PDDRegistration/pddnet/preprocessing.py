@@ -1,0 +1,250 @@
+"""From two scans of any geometry to two tensors on one working grid: checks, intensity scaling, the grid, resampling."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from pddnet.config import Intensity
+from pddnet.errors import InputError
+from pddnet.geometry import Frame, ImageGeometry, Matrix, transform_points_torch
+from pddnet.volume import LabelMap, Volume
+from pddnet.warp import AffineTransform, SpatialTransform
+
+GRID_MULTIPLE = 16  # the working grid's size along each axis is a multiple of this
+_KEEP_SPACING_WITHIN = 0.1  # a fixed scan this close to the wanted spacing is used voxel for voxel
+_MARGIN_VOXELS = 64  # how far the moving scan's body may extend the working grid beyond the fixed field of view
+_AIR_VOXELS = 8  # kept around the body
+_SLAB_POINTS = 1 << 20
+_HU_AIR = -500.0
+
+
+@dataclass(frozen=True)
+class WorkingScan:
+    """A scan on the working grid.
+
+    Args:
+        image: (1, D, H, W), scaled intensities.
+        known: (1, D, H, W), 1 where the scan has data and its mask allows, else 0.
+        body: (1, D, H, W), `known` and not air.
+    """
+
+    image: torch.Tensor
+    known: torch.Tensor
+    body: torch.Tensor
+
+    def cropped(self, window: tuple[slice, slice, slice]) -> WorkingScan:
+        """The part inside a window of array indices (D, H, W)."""
+        where = (slice(None), *window)
+        return WorkingScan(self.image[where].contiguous(), self.known[where].contiguous(), self.body[where].contiguous())
+
+
+def check_scan(scan: Volume, role: str) -> None:
+    """Refuse a scan that cannot be registered.
+
+    Raises:
+        InputError: NaN or infinite voxels, one constant value, or fewer than 2 voxels along an axis; names `role`.
+    """
+    if not isinstance(scan, Volume):
+        raise InputError(f"{role} is a {type(scan).__name__}; a Volume is needed: read one with read_volume()")
+    if min(scan.geometry.size) < 2:
+        raise InputError(
+            f"the {role} scan has {_times(scan.geometry.size)} voxels; registration is 3-D and needs at least 2 along "
+            "each axis: load the whole series"
+        )
+    bad = int((~torch.isfinite(scan.data)).sum())
+    if bad:
+        raise InputError(f"the {role} scan has {bad} voxels that are NaN or infinite; replace them, for instance by the value of air")
+    if float(scan.data.min()) == float(scan.data.max()):
+        raise InputError(f"the {role} scan has the value {float(scan.data.min()):g} everywhere; there is nothing to align: check the file")
+
+
+def check_mask(mask: LabelMap | None, scan: Volume, role: str) -> None:
+    """Refuse a mask on another grid than its scan, or one that covers nothing; names `role`."""
+    if mask is None:
+        return
+    if not mask.geometry.is_close(scan.geometry, tolerance_mm=1e-2):
+        raise InputError(
+            f"the {role} mask has {_times(mask.geometry.size)} voxels and does not lie on the {role} scan's grid "
+            f"({_times(scan.geometry.size)}); resample it onto the scan with nearest-neighbour interpolation"
+        )
+    if not bool((mask.data != 0).any()):
+        raise InputError(f"the {role} mask covers nothing; mark the voxels to use with a value other than 0, or leave the mask out")
+
+
+def check_overlap(fixed: ImageGeometry, moving: ImageGeometry, start: SpatialTransform) -> None:
+    """Refuse scans whose fields of view do not meet after the transform `start`."""
+    points = torch.as_tensor(_lattice_points(fixed), dtype=torch.float64)
+    index = transform_points_torch(moving.matrix(Frame.LPS, Frame.INDEX), start.apply(points))
+    size = torch.tensor(moving.size, dtype=torch.float64)
+    if not bool(((index >= -0.5) & (index <= size - 0.5)).all(-1).any()):
+        gap = np.abs(fixed.centre - moving.centre)
+        raise InputError(
+            "the fields of view of the fixed and the moving scan do not overlap (their centres are "
+            f"{np.linalg.norm(gap):.0f} mm apart); check that both scans show the same region, or align them first with "
+            "an initial transform ('centres' puts one centre onto the other)"
+        )
+
+
+@dataclass(frozen=True)
+class Scaling:
+    """Intensities `low` and `high` become 0 and 1, cut beyond where `clamp`; above `foreground` (scaled) is body."""
+
+    low: float
+    high: float
+    clamp: bool
+    foreground: float
+
+    @classmethod
+    def of(cls, scan: Volume, intensity: Intensity) -> Scaling:
+        """The scaling of one scan; "auto" must have been resolved before."""
+        clamp = intensity.kind != "divisor"
+        return cls(*_bounds(scan, intensity), clamp, intensity.foreground)
+
+    def apply(self, image: torch.Tensor) -> torch.Tensor:
+        """Scaled intensities."""
+        image = (image - self.low) / (self.high - self.low)
+        return image.clamp_(0, 1) if self.clamp else image
+
+
+def resolved(intensity: Intensity, fixed: Volume, moving: Volume) -> Intensity:
+    """ "auto" replaced by the window where both scans look like CT in HU, by percentiles elsewhere."""
+    if intensity.kind != "auto":
+        return intensity
+    both_ct = all(float(scan.data.min()) < _HU_AIR for scan in (fixed, moving))
+    return replace(intensity, kind="window" if both_ct else "percentiles")
+
+
+def working_geometry(
+    fixed: ImageGeometry, moving: ImageGeometry, start: AffineTransform, spacing_mm: float, max_voxels: int
+) -> ImageGeometry:
+    """The grid both scans are resampled onto: the fixed scan's axes, its field of view, and what the moving adds.
+
+    The moving field of view extends it by at most 64 voxels on each side. A fixed scan whose spacing is within a tenth
+    of the wanted one keeps its own voxels.
+    """
+    spacing = _spacing(fixed, spacing_mm, max_voxels)
+    steps = np.asarray(fixed.spacing)
+    if np.all(np.abs(steps / spacing - 1) < _KEEP_SPACING_WITHIN):
+        base = fixed
+    else:
+        cells = np.maximum(1, np.ceil(fixed.extent / spacing - 1e-6)).astype(int)
+        first = (spacing / steps - 1) / 2  # index of the first new centre: the outer edges of both grids agree
+        base = ImageGeometry(_counts(cells), (spacing,) * 3, tuple(fixed.to_lps(first)), fixed.direction)
+    corners = start.inverse().apply(torch.as_tensor(moving.corners())).numpy()
+    reached = base.to_index(corners)
+    size = np.asarray(base.size)
+    low = np.maximum(np.minimum(0, np.floor(reached.min(0) + 0.5)), -_MARGIN_VOXELS).astype(int)
+    high = np.minimum(np.maximum(size, np.ceil(reached.max(0) + 0.5)), size + _MARGIN_VOXELS).astype(int)
+    grid = _rounded(base, low, high)
+    if math.prod(grid.size) > 1.5 * max_voxels and spacing < 1e3:
+        factor = (math.prod(grid.size) / (1.5 * max_voxels)) ** (1 / 3)
+        return working_geometry(fixed, moving, start, spacing * factor, max_voxels * 2)
+    return grid
+
+
+def body_window(scans: tuple[WorkingScan, WorkingScan]) -> tuple[slice, slice, slice]:
+    """The part of the working grid (D, H, W) that holds both bodies and some air; sizes stay multiples of 16."""
+    body = (scans[0].body + scans[1].body)[0] > 0
+    window = []
+    for axis in range(3):
+        others = [a for a in range(3) if a != axis]
+        present = body.amax(dim=others).nonzero().flatten()
+        n = body.shape[axis]
+        low, high = (int(present[0]), int(present[-1]) + 1) if len(present) else (0, n)
+        count = min(n, -(-(high - low + 2 * _AIR_VOXELS) // GRID_MULTIPLE) * GRID_MULTIPLE)
+        start = min(max(0, (low + high - count) // 2), n - count)
+        window.append(slice(start, start + count))
+    return window[0], window[1], window[2]
+
+
+def on_working_grid(
+    scan: Volume,
+    mask: LabelMap | None,
+    grid: ImageGeometry,
+    transform: SpatialTransform,
+    scaling: Scaling,
+    device: torch.device,
+) -> WorkingScan:
+    """Resample a scan through `transform` (grid point -> scan point, mm LPS) and scale its intensities.
+
+    A scan much finer than the grid is averaged over whole voxel blocks first, so that nothing aliases.
+    """
+    source, geometry, allowed = scan.data, scan.geometry, None if mask is None else (mask.data != 0).float()
+    factors = [max(1, int(g / s + 1e-3)) for g, s in zip(grid.spacing, geometry.spacing, strict=True)]
+    if max(factors) > 1:
+        geometry = geometry.coarsened(factors)
+        source, allowed = (None if x is None else _block_mean(x, factors) for x in (source, allowed))  # type: ignore[assignment]
+    image, known = _resampled(source, allowed, geometry, grid, transform, scan.fill_value, device)
+    image = scaling.apply(image)
+    body = (F.max_pool3d(image[None], 3, 1, 1)[0] > scaling.foreground).to(image) * known
+    return WorkingScan(image, known, body)
+
+
+def _bounds(scan: Volume, intensity: Intensity) -> tuple[float, float]:
+    if intensity.kind == "window":
+        return intensity.low, intensity.high
+    if intensity.kind == "divisor":
+        return 0.0, intensity.divisor
+    values = scan.data.flatten()
+    values = values[:: max(1, values.numel() // 1_000_000)].double().sort().values
+    percentiles = (intensity.low_percentile, intensity.high_percentile)
+    low, high = (float(values[round(p / 100 * (len(values) - 1))]) for p in percentiles)
+    return (low, high) if high > low else (float(scan.data.min()), float(scan.data.max()))
+
+
+def _resampled(
+    data: torch.Tensor,
+    allowed: torch.Tensor | None,
+    geometry: ImageGeometry,
+    grid: ImageGeometry,
+    transform: SpatialTransform,
+    fill: float,
+    device: torch.device,
+) -> tuple[torch.Tensor, torch.Tensor]:
+    channels = [data - fill, torch.ones_like(data) if allowed is None else allowed]
+    source = torch.stack(channels)[None].to(device)  # (1, 2, D, H, W); 0 outside becomes `fill` and "not known"
+    out = torch.empty((2, *grid.shape), device=device)
+    size = torch.tensor(geometry.size, dtype=torch.float64)
+    to_index = geometry.matrix(Frame.LPS, Frame.INDEX)
+    for rows, points in grid.slabs(_SLAB_POINTS):
+        index = transform_points_torch(to_index, transform.apply(points))
+        cube = (2 * (index + 0.5) / size - 1).float().to(device)  # -1 and 1 at the outer voxel edges
+        out[:, rows] = F.grid_sample(source, cube[None], padding_mode="zeros", align_corners=False)[0]
+    return out[:1] + fill, (out[1:] > 0.5).float()
+
+
+def _block_mean(data: torch.Tensor, factors: list[int]) -> torch.Tensor:
+    kernel = factors[::-1]
+    return F.avg_pool3d(data[None, None], kernel, ceil_mode=True, count_include_pad=False)[0, 0]
+
+
+def _spacing(fixed: ImageGeometry, spacing_mm: float, max_voxels: int) -> float:
+    wanted = spacing_mm or min(fixed.spacing)
+    return float(max(wanted, (np.prod(fixed.extent) / max_voxels) ** (1 / 3)))
+
+
+def _rounded(base: ImageGeometry, low: Matrix, high: Matrix) -> ImageGeometry:
+    """The grid from index `low` to `high`, grown evenly to multiples of 16."""
+    size = -(-(high - low) // GRID_MULTIPLE) * GRID_MULTIPLE
+    start = low - (size - (high - low)) // 2
+    return base.cropped([int(s) for s in start], [int(n) for n in size])
+
+
+def _lattice_points(geometry: ImageGeometry, count: int = 17) -> Matrix:
+    axes = [np.linspace(-0.5, n - 0.5, count) for n in geometry.size]
+    return geometry.to_lps(np.array(list(itertools.product(*axes))))
+
+
+def _counts(values: Matrix) -> tuple[int, int, int]:
+    x, y, z = (int(v) for v in values)
+    return x, y, z
+
+
+def _times(size: tuple[int, ...]) -> str:
+    return " x ".join(str(n) for n in size)

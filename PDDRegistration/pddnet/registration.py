@@ -1,0 +1,253 @@
+"""`register`: from two scans of any geometry to a displacement field in mm, with its uncertainty."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+
+from pddnet.config import Preset, load_preset
+from pddnet.errors import InputError
+from pddnet.geometry import ImageGeometry
+from pddnet.global_alignment import Candidate, CoarseScans, align_globally
+from pddnet.inversion import invert
+from pddnet.lattice import unfolded
+from pddnet.levels import FIELD_STEP, FieldPair, LevelSettings, fitted_to, run_level
+from pddnet.memory import peak_memory_mb
+from pddnet.plan import check_memory, coarse_grid, stage_costs, working_grid
+from pddnet.preprocessing import (
+    Scaling,
+    WorkingScan,
+    body_window,
+    check_mask,
+    check_overlap,
+    check_scan,
+    on_working_grid,
+    resolved,
+)
+from pddnet.progress import Progress, Reporter
+from pddnet.published import run_published_levels
+from pddnet.refinement import refined
+from pddnet.results import displacement_in_mm, uncertainty_in_mm
+from pddnet.uncertainty import Uncertainty
+from pddnet.volume import LabelMap, Volume
+from pddnet.warp import AffineTransform, DisplacementField, SpatialTransform, chained
+
+InitialTransform = SpatialTransform | Literal["centres"]
+
+
+@dataclass(frozen=True)
+class RegistrationResult:
+    """What a registration found.
+
+    Args:
+        displacement: fixed point -> moving point, mm, LPS, on a lattice of about twice the working spacing that covers
+            the fixed scan; `displacement.warp(moving)` lies on the fixed scan's grid.
+        uncertainty: standard deviation (mm) and entropy (nats) of the displacement, on the same lattice.
+        starts: the affine starts that were judged, the one used first; empty without a global stage.
+        seconds, stage_seconds: wall time, in all and by stage.
+        peak_memory_mb: the largest memory this process has held so far.
+        preset, device: what it ran with.
+    """
+
+    displacement: DisplacementField
+    uncertainty: Uncertainty
+    starts: tuple[Candidate, ...]
+    seconds: float
+    stage_seconds: dict[str, float]
+    peak_memory_mb: float
+    preset: str
+    device: str
+
+    def inverse(self, moving: ImageGeometry) -> tuple[DisplacementField, Volume]:
+        """Moving point -> fixed point on a grid of the moving space, and its residual in mm; see `invert`."""
+        return invert(self.displacement, moving)
+
+
+@dataclass(frozen=True)
+class _Job:
+    """The checked arguments of one registration."""
+
+    fixed: Volume
+    moving: Volume
+    fixed_mask: LabelMap | None
+    moving_mask: LabelMap | None
+    start: SpatialTransform
+    given_start: bool
+    preset: Preset
+    device: torch.device
+    fixed_scaling: Scaling
+    moving_scaling: Scaling
+
+    def on_grid(self, grid: ImageGeometry, transform: SpatialTransform) -> tuple[WorkingScan, WorkingScan]:
+        """Both scans on a grid of the fixed space, the moving one through a transform."""
+        fixed = on_working_grid(
+            self.fixed, self.fixed_mask, grid, AffineTransform.identity(), self.fixed_scaling, self.device
+        )
+        return fixed, self.moving_on_grid(grid, transform)
+
+    def moving_on_grid(self, grid: ImageGeometry, transform: SpatialTransform) -> WorkingScan:
+        """The moving scan seen through a transform from a grid of the fixed space."""
+        return on_working_grid(self.moving, self.moving_mask, grid, transform, self.moving_scaling, self.device)
+
+
+@torch.no_grad()
+def register(
+    fixed: Volume,
+    moving: Volume,
+    *,
+    preset: str | Path | Preset = "generic",
+    device: str = "auto",
+    fixed_mask: LabelMap | None = None,
+    moving_mask: LabelMap | None = None,
+    initial_transform: InitialTransform | None = None,
+    weights: str | Path | None = None,
+    global_stage: bool | None = None,
+    memory_limit_mb: float | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    cancelled: Callable[[], bool] | None = None,
+) -> RegistrationResult:
+    """Find the deformable transform that takes points of `fixed` to points of `moving`.
+
+    Args:
+        fixed, moving: scans of any geometry; they are not changed.
+        preset: a name from `available_presets()`, a TOML file, or a `Preset`.
+        device: "auto" (CUDA where there is a GPU), "cpu", "cuda" or "cuda:N".
+        fixed_mask, moving_mask: on their scan's grid; control points outside do not pull.
+        initial_transform: fixed -> moving, mm LPS, or "centres" to put the fields of view onto each other.
+        weights: file or name of network weights instead of the preset's.
+        global_stage: True or False to run or skip the global stage; None as the preset says.
+        memory_limit_mb: refuse to start above this estimate of the peak memory; None takes what is free.
+        on_progress: told about each stage.
+        cancelled: asked between pieces of work; once it says True, `RegistrationCancelled` is raised.
+
+    Raises:
+        InputError: an argument cannot be used; the message says which and what to do.
+        InsufficientMemoryError: the estimated peak memory is above what is free.
+        RegistrationCancelled: `cancelled` said so.
+    """
+    began = time.perf_counter()
+    chosen = _with_overrides(load_preset(preset), weights, global_stage)
+    job = _checked(fixed, moving, fixed_mask, moving_mask, initial_transform, chosen, resolve_device(device))
+    check_memory(fixed.geometry, moving.geometry, chosen, job.device, memory_limit_mb)
+    reporter = Reporter(stage_costs(chosen), on_progress, cancelled)
+    starts = _global_stage(job, reporter)
+    start = chained(starts[0].transform, job.start) if starts else job.start
+    with reporter.stage("prepare", "bringing both scans onto one grid"):
+        grid = working_grid(fixed.geometry, moving.geometry, start, chosen)
+        scans = job.on_grid(grid, start)
+        window = body_window(scans)
+        fixed_scan, moving_scan = (scan.cropped(window) for scan in scans)
+        grid = grid.cropped([w.start for w in reversed(window)], [w.stop - w.start for w in reversed(window)])
+        del scans
+    if chosen.cube_levels:
+        forward, spread = run_published_levels(fixed_scan, moving_scan, chosen, reporter)
+    else:
+        forward, spread = _lattice_levels(fixed_scan, moving_scan, chosen, reporter)
+    with reporter.stage("finish", "transform and uncertainty in mm"):
+        forward = unfolded(forward, FIELD_STEP)
+        displacement = displacement_in_mm(forward, grid, fixed.geometry, start)
+        uncertainty = uncertainty_in_mm(spread, grid, fixed.geometry)
+    reporter.done()
+    return RegistrationResult(
+        displacement=displacement,
+        uncertainty=uncertainty,
+        starts=starts,
+        seconds=time.perf_counter() - began,
+        stage_seconds=reporter.seconds,
+        peak_memory_mb=peak_memory_mb(),
+        preset=chosen.name,
+        device=str(job.device),
+    )
+
+
+def resolve_device(name: str) -> torch.device:
+    """The torch device of a name.
+
+    Raises:
+        InputError: there is no such device here.
+    """
+    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
+    if name == "auto":
+        return torch.device(available[1] if len(available) > 1 else "cpu")
+    wanted = f"{name}:0" if name == "cuda" else name
+    if wanted not in available:
+        raise InputError(f"device '{name}' is not available; choose auto or one of {', '.join(available)}")
+    return torch.device(wanted)
+
+
+def _with_overrides(preset: Preset, weights: str | Path | None, global_stage: bool | None) -> Preset:
+    if weights is not None:
+        if not preset.cube_levels:
+            raise InputError(f"preset '{preset.name}' uses no network weights; leave them out or choose pdd-net-2019")
+        preset = replace(preset, weights=str(weights))
+    if global_stage is None:
+        return preset
+    if not global_stage:
+        return replace(preset, global_stage="off")
+    return preset if preset.global_stage != "off" else replace(preset, global_stage="affine")
+
+
+def _checked(
+    fixed: Volume,
+    moving: Volume,
+    fixed_mask: LabelMap | None,
+    moving_mask: LabelMap | None,
+    initial: InitialTransform | None,
+    preset: Preset,
+    device: torch.device,
+) -> _Job:
+    for scan, mask, role in ((fixed, fixed_mask, "fixed"), (moving, moving_mask, "moving")):
+        check_scan(scan, role)
+        check_mask(mask, scan, role)
+    if isinstance(initial, str):
+        if initial != "centres":
+            raise InputError(f"initial_transform is '{initial}'; a transform or 'centres' is needed")
+        initial = AffineTransform.translation(moving.geometry.centre - fixed.geometry.centre)
+    start = initial if initial is not None else AffineTransform.identity()
+    check_overlap(fixed.geometry, moving.geometry, start)
+    intensity = resolved(preset.intensity, fixed, moving)
+    scalings = (Scaling.of(fixed, intensity), Scaling.of(moving, intensity))
+    return _Job(fixed, moving, fixed_mask, moving_mask, start, initial is not None, preset, device, *scalings)
+
+
+def _global_stage(job: _Job, reporter: Reporter) -> tuple[Candidate, ...]:
+    if job.preset.global_stage == "off":
+        return ()
+    with reporter.stage("global", "finding where to start"):
+        grid = coarse_grid(job.fixed.geometry, job.preset)
+        scans = CoarseScans(
+            grid=grid,
+            fixed=job.on_grid(grid, job.start)[0],
+            moving=lambda transform: job.moving_on_grid(grid, chained(transform, job.start)),
+            fixed_centre=job.fixed.geometry.centre,
+            moving_centre=job.moving.geometry.centre,
+        )
+        return tuple(align_globally(scans, job.preset.global_stage, not job.given_start, reporter.tick))
+
+
+def _lattice_levels(
+    fixed: WorkingScan, moving: WorkingScan, preset: Preset, reporter: Reporter
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward field (3, D, H, W) and spread (2, D, H, W) on the half-resolution lattice, in working voxels."""
+    voxels = (fixed.image.shape[1], fixed.image.shape[2], fixed.image.shape[3])
+    fields = FieldPair.zero(voxels, fixed.image.device)
+    settings = LevelSettings(preset.body_weights, preset.temperature)
+    levels = preset.lattice_levels
+    for number, level in enumerate(levels, 1):
+        fitting = fitted_to(level, voxels)
+        if fitting is None:
+            continue
+        with reporter.stage(f"level {number}", f"level {number} of {len(levels)}"):
+            fields = run_level(fixed, moving, fields, fitting, settings, reporter.tick)
+    forward = fields.forward
+    if preset.refinement_iterations:
+        with reporter.stage("refine", "refining on features"):
+            forward = refined(
+                fixed, moving, forward, preset.refinement_iterations, preset.refinement_stride, reporter.tick
+            )
+    return forward, fields.spread
