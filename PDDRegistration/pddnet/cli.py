@@ -118,7 +118,7 @@ def _add_register(command: argparse.ArgumentParser) -> None:
         "--initial-transform",
         type=Path,
         metavar="FILE",
-        help="ITK transform, fixed to moving point, to start from",
+        help="ITK transform, fixed to moving point, or: centres",
     )
     add(
         "--no-global-stage",

@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 import torch
@@ -28,11 +28,14 @@ from pddnet.interop.files import (
 from pddnet.inversion import invert as invert_field
 from pddnet.memory import available_memory_mb
 from pddnet.outputs import versions, write_result
+from pddnet.plan import estimate_peak_memory_mb
+from pddnet.progress import Progress
 from pddnet.terminal import Interruption, ProgressDisplay
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, DisplacementField, SpatialTransform, resample
 
 Read = TypeVar("Read")
+_CENTRES: Literal["centres"] = "centres"
 
 
 @dataclass(frozen=True)
@@ -54,6 +57,7 @@ def register(arguments: argparse.Namespace, interruption: Interruption) -> Answe
     """Read two scans, register them, write a folder."""
     check_output_folder(arguments.out)
     preset = load_preset(arguments.preset)
+    registration.resolve_device(arguments.device)
     inputs = _inputs(arguments)
     for path in inputs.values():
         check_readable(path)
@@ -67,7 +71,7 @@ def register(arguments: argparse.Namespace, interruption: Interruption) -> Answe
             device=arguments.device,
             fixed_mask=_optional(interop.read_label_map, arguments.fixed_mask),
             moving_mask=_optional(interop.read_label_map, arguments.moving_mask),
-            initial_transform=_optional(interop.read_transform, arguments.initial_transform),
+            initial_transform=_initial_transform(arguments.initial_transform),
             weights=arguments.weights,
             global_stage=False if arguments.no_global_stage else None,
             on_progress=display,
@@ -147,7 +151,7 @@ def info(arguments: argparse.Namespace, _: Interruption) -> Answer:
         raise InputError("an estimate of memory needs two scans; give --fixed and --moving")
     if arguments.fixed:
         preset = load_preset(arguments.preset)
-        needed = registration.estimate_peak_memory_mb(_grid(arguments.fixed), _grid(arguments.moving), preset)
+        needed = estimate_peak_memory_mb(_grid(arguments.fixed), _grid(arguments.moving), preset)
         report["memory_mb"] |= {"needed": needed, "preset": preset.name}
     return Answer(report, _info_text(report))
 
@@ -159,7 +163,7 @@ def demo(arguments: argparse.Namespace, interruption: Interruption) -> Answer:
     check_output_folder(arguments.out)
     display = ProgressDisplay()
 
-    def show(progress: registration.Progress) -> None:
+    def show(progress: Progress) -> None:
         interruption.check()
         display(progress)
 
@@ -171,15 +175,20 @@ def demo(arguments: argparse.Namespace, interruption: Interruption) -> Answer:
 
 
 def _inputs(arguments: argparse.Namespace) -> dict[str, Path]:
+    start: Path | None = arguments.initial_transform
     named = {
         "fixed": arguments.fixed,
         "moving": arguments.moving,
         "fixed mask": arguments.fixed_mask,
         "moving mask": arguments.moving_mask,
-        "initial transform": arguments.initial_transform,
+        "initial transform": None if str(start) == _CENTRES else start,
     }
     labels = {f"labels {name}": path for name, path in _label_paths(arguments.labels).items()}
     return {name: path for name, path in (named | labels).items() if path is not None}
+
+
+def _initial_transform(path: Path | None) -> registration.InitialTransform | None:
+    return _CENTRES if str(path) == _CENTRES else _optional(interop.read_transform, path)
 
 
 def _label_paths(paths: Sequence[Path]) -> dict[str, Path]:

@@ -9,25 +9,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
-from typing import Protocol, TextIO
+from typing import TextIO
 
 from pddnet.errors import RegistrationCancelled
+from pddnet.progress import Progress
 
 _BAR = 30
-
-
-class ProgressLike(Protocol):
-    """What the engine reports: `fraction` is of the whole run, 0 to 1."""
-
-    @property
-    def stage(self) -> str:
-        """What is being done."""
-        ...
-
-    @property
-    def fraction(self) -> float:
-        """How much of all the work is done."""
-        ...
 
 
 class ProgressDisplay:
@@ -42,17 +29,17 @@ class ProgressDisplay:
         self._is_terminal = self._stream.isatty()
         self._shown = ""
 
-    def __call__(self, progress: ProgressLike) -> None:
+    def __call__(self, progress: Progress) -> None:
         """Show this state."""
         filled = round(_BAR * min(max(progress.fraction, 0.0), 1.0))
-        bar = f"[{'#' * filled}{'.' * (_BAR - filled)}] {progress.fraction:4.0%} {progress.stage}"
-        text = bar if self._is_terminal else progress.stage
+        bar = f"[{'#' * filled}{'.' * (_BAR - filled)}] {progress.fraction:4.0%} {progress.message}"
+        text = bar if self._is_terminal else progress.message
         if text == self._shown:
             return
         if self._is_terminal:
             self._stream.write(f"\r{bar:<{len(self._shown)}}")
         else:
-            self._stream.write(f"{progress.fraction:4.0%} {progress.stage}\n")
+            self._stream.write(f"{progress.fraction:4.0%} {progress.message}\n")
         self._stream.flush()
         self._shown = text
 
