@@ -111,7 +111,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     """Read a checkpoint and check all it says of itself.
 
     Raises:
-        CheckpointError: no such file; damaged, of another format or version; a hash or shapes that do not fit.
+        CheckpointError: no such file; damaged; another format or version; a hash or shapes that do not fit.
     """
     content = _read(path)
     if content.get("format") != FORMAT:

@@ -25,7 +25,7 @@ class Intensity:
 
     Args:
         kind: "window" maps `low`..`high` (HU) to 0..1 and cuts beyond; "percentiles" does the same with the scan's own
-            percentiles `low_percentile`..`high_percentile`; "auto" takes the window where both scans look like CT in HU;
+            percentiles `low_percentile`..`high_percentile`; "auto" takes the window where both scans look like CT;
             "divisor" divides by `divisor`, nothing else (the published network was trained on HU / 500).
         foreground: above this scaled intensity a voxel belongs to the body.
     """
@@ -69,7 +69,11 @@ class LatticeLevel:
     symmetric: bool = True
 
     def __post_init__(self) -> None:
-        if min(self.step, self.spacing, self.reach, self.sub) < 1 or self.spacing % self.step or self.reach % self.step:
+        if (
+            min(self.step, self.spacing, self.reach, self.sub) < 1
+            or self.spacing % self.step
+            or self.reach % self.step
+        ):
             raise InputError(
                 f"a level has step {self.step}, spacing {self.spacing} and reach {self.reach}; "
                 "spacing and reach must be positive multiples of the step"
@@ -103,8 +107,8 @@ class CubeLevel:
     def __post_init__(self) -> None:
         if self.control_points < 2 or self.labels < 3 or self.labels % 2 == 0 or not 0 < self.reach <= 2:
             raise InputError(
-                f"a level has {self.control_points} control points, {self.labels} labels and reach {self.reach}; needed "
-                "are 2 or more control points, an odd number of 3 or more labels and a reach in (0, 2]"
+                f"a level has {self.control_points} control points, {self.labels} labels and reach {self.reach}; "
+                "needed are 2 or more control points, an odd number of 3 or more labels and a reach in (0, 2]"
             )
 
 
@@ -118,7 +122,7 @@ class Preset:
     Args:
         name, description: for people.
         levels: run one after the other, coarse to fine.
-        spacing_mm: spacing of the working grid; 0 takes the fixed scan's finest spacing.
+        spacing_mm: spacing of the working grid; 0 takes two thirds of the fixed scan's finest spacing.
         max_voxels: the working grid is made coarser until it has at most this many.
         intensity: scaling of intensities.
         global_stage: what is done before the levels.
@@ -145,7 +149,9 @@ class Preset:
     def __post_init__(self) -> None:
         kinds = {type(level) for level in self.levels}
         if len(kinds) != 1:
-            raise InputError(f"preset {self.name} has {len(self.levels)} levels of {len(kinds)} kinds; one kind is needed")
+            raise InputError(
+                f"preset {self.name} has {len(self.levels)} levels of {len(kinds)} kinds; one kind is needed"
+            )
         if self.spacing_mm < 0 or self.max_voxels < 16**3 or self.temperature <= 0:
             raise InputError(
                 f"preset {self.name} has spacing_mm {self.spacing_mm}, max_voxels {self.max_voxels} and temperature "
@@ -166,7 +172,9 @@ class Preset:
 def available_presets() -> list[str]:
     """Names of the presets that come with the package."""
     folder = resources.files("pddnet") / "presets"
-    return sorted(entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml"))
+    return sorted(
+        entry.name.removesuffix(".toml") for entry in folder.iterdir() if entry.name.endswith(".toml")
+    )
 
 
 def load_preset(name: str | Path | Preset) -> Preset:
@@ -182,7 +190,9 @@ def load_preset(name: str | Path | Preset) -> Preset:
     elif str(name).endswith(".toml") and Path(name).is_file():
         text, stem = Path(name).read_text("utf-8"), Path(name).stem
     else:
-        raise InputError(f"preset '{name}' is not known; choose one of {', '.join(available_presets())}, or a .toml file")
+        raise InputError(
+            f"preset '{name}' is not known; choose one of {', '.join(available_presets())}, or a .toml file"
+        )
     try:
         return parse_preset(stem, tomllib.loads(text))
     except (tomllib.TOMLDecodeError, InputError, TypeError) as error:
@@ -198,14 +208,18 @@ def parse_preset(name: str, table: Mapping[str, Any]) -> Preset:
         _from_table(CubeLevel if "control_points" in row else LatticeLevel, row, f"level {number}")
         for number, row in enumerate(rows, 1)
     )
-    return _from_table(Preset, {"name": name, **settings, "levels": levels, "intensity": intensity}, "the preset")
+    return _from_table(
+        Preset, {"name": name, **settings, "levels": levels, "intensity": intensity}, "the preset"
+    )
 
 
 def _from_table(kind: type[SettingsT], table: Mapping[str, Any], where: str) -> SettingsT:
     known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
     unknown = set(table) - known
     if unknown:
-        raise InputError(f"{where} has the unknown setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}")
+        raise InputError(
+            f"{where} has the unknown setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}"
+        )
     hints = get_type_hints(kind)
     for key, value in table.items():
         allowed = get_args(hints[key])

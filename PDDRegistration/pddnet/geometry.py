@@ -62,7 +62,9 @@ class ImageGeometry:
         if len(self.size) != 3 or min(self.size) < 1:
             raise InputError(f"size is {self.size}; three counts of at least 1 voxel are needed")
         if min(self.spacing) <= 0:
-            raise InputError(f"spacing is {self.spacing} mm; three positive lengths are needed: correct the image header")
+            raise InputError(
+                f"spacing is {self.spacing} mm; three positive lengths are needed: correct the image header"
+            )
         if abs(np.linalg.det(self._direction)) < _SMALLEST_DETERMINANT:
             raise InputError(
                 f"direction {self.direction} is singular: two axes of the image point the same way. "
@@ -86,7 +88,7 @@ class ImageGeometry:
     @property
     def extent(self) -> Matrix:
         """Edge lengths of the field of view, voxel edges included, (x, y, z) along the grid's axes, mm."""
-        return np.asarray(self.size) * np.asarray(self.spacing)
+        return np.asarray(np.asarray(self.size) * np.asarray(self.spacing), dtype=np.float64)
 
     def matrix(self, source: Frame, target: Frame) -> Matrix:
         """The 4x4 matrix that takes points in frame `source` to frame `target`.
@@ -118,14 +120,16 @@ class ImageGeometry:
         steps = np.asarray(factors)
         return ImageGeometry(
             size=tuple(-(-n // int(f)) for n, f in zip(self.size, steps, strict=True)),  # type: ignore[arg-type]
-            spacing=tuple(np.asarray(self.spacing) * steps),  # type: ignore[arg-type]
-            origin=tuple(self.to_lps((steps - 1) / 2)),
+            spacing=_triple(np.asarray(self.spacing) * steps, "spacing"),
+            origin=_triple(self.to_lps((steps - 1) / 2), "origin"),
             direction=self.direction,
         )
 
     def is_close(self, other: ImageGeometry, tolerance_mm: float = 1e-3) -> bool:
         """Whether both grids have the same size and all corners within `tolerance_mm`."""
-        return self.size == other.size and bool(np.abs(self.corners() - other.corners()).max() <= tolerance_mm)
+        return self.size == other.size and bool(
+            np.abs(self.corners() - other.corners()).max() <= tolerance_mm
+        )
 
     def slabs(self, max_points: int = 1 << 20) -> Iterator[tuple[slice, torch.Tensor]]:
         """Walk over the grid in slabs along z: (slice of D, points (d, H, W, 3) in mm LPS, float64)."""
@@ -147,7 +151,9 @@ class ImageGeometry:
             matrix = _RAS_FROM_LPS @ matrix
         if frame is Frame.CUBE:
             if min(self.size) < 2:
-                raise InputError(f"the grid has size {self.size}; cube coordinates need 2 voxels or more along each axis")
+                raise InputError(
+                    f"the grid has size {self.size}; cube coordinates need 2 voxels or more along each axis"
+                )
             matrix[:3, :3] = np.diag(2 / (np.asarray(self.size) - 1))
             matrix[:3, 3] = -1
         return matrix
@@ -177,7 +183,7 @@ def transform_vectors_torch(matrix: Matrix, vectors: torch.Tensor) -> torch.Tens
 
 def lps_to_ras(vectors_lps: Matrix) -> Matrix:
     """Points or vectors (..., 3) from LPS to RAS; the same function goes back."""
-    return np.asarray(vectors_lps) * np.array([-1.0, -1.0, 1.0])
+    return np.asarray(vectors_lps * np.array([-1.0, -1.0, 1.0]), dtype=np.float64)
 
 
 def _triple(values: npt.ArrayLike, name: str) -> Triple:

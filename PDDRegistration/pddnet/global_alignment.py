@@ -25,7 +25,9 @@ from pddnet.warp import AffineTransform
 Resampled = Callable[[AffineTransform], WorkingScan]
 
 _SEARCHES = (
-    LatticeLevel(step=4, spacing=8, reach=32, features="coarse", sub=2, couplings=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3)),
+    LatticeLevel(
+        step=4, spacing=8, reach=32, features="coarse", sub=2, couplings=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+    ),
     LatticeLevel(step=4, spacing=4, reach=12, features="coarse", sub=2, couplings=(0.002, 0.01, 0.05, 0.25)),
 )
 _CLEARLY_BETTER = 0.98
@@ -75,12 +77,21 @@ def align_globally(
         between_chunks()
         return Candidate(name, transform, _dissimilarity(scans.fixed, features, scans.moving(transform)))
 
-    tried = [judged("scanner coordinates" if search_translations else "initial transform", AffineTransform.identity())]
+    tried = [
+        judged(
+            "scanner coordinates" if search_translations else "initial transform", AffineTransform.identity()
+        )
+    ]
     if search_translations:
         tried.append(judged("centres", AffineTransform.translation(scans.moving_centre - scans.fixed_centre)))
         for start in list(tried):
             shift = _body_shift(scans, start.transform)
-            tried.append(judged(f"bodies from {start.name}", start.transform.followed_by(AffineTransform.translation(shift))))
+            tried.append(
+                judged(
+                    f"bodies from {start.name}",
+                    start.transform.followed_by(AffineTransform.translation(shift)),
+                )
+            )
     best = min(tried, key=lambda candidate: candidate.dissimilarity)
     best = best if best.dissimilarity < _CLEARLY_BETTER * tried[0].dissimilarity else tried[0]
     if stage == "affine":
@@ -97,7 +108,7 @@ def _features(scan: WorkingScan) -> torch.Tensor:
 
 
 def _dissimilarity(fixed: WorkingScan, features: torch.Tensor, moving: WorkingScan) -> float:
-    """Mean over the fixed body of the squared feature difference; where the moving scan has no data, that of strangers."""
+    """Mean over the fixed body of the squared feature difference; that of strangers where nothing is known."""
     body = fixed.body if bool(fixed.body.any()) else fixed.known
     count = body.sum().clamp(min=1)
     mean = (features * body).sum((1, 2, 3), keepdim=True) / count
@@ -133,16 +144,24 @@ def _fitted(
     if fitting is None:
         return None
     zero = FieldPair.zero(voxels, scans.fixed.image.device)
-    found = run_level(scans.fixed, scans.moving(start), zero, fitting, LevelSettings(True, 1.0), between_chunks)
+    found = run_level(
+        scans.fixed, scans.moving(start), zero, fitting, LevelSettings(True, 1.0), between_chunks
+    )
     half = Lattice.of_cells(voxels, FIELD_STEP)
     weights = F.avg_pool3d(scans.fixed.body[None], FIELD_STEP)[0, 0].flatten().double().cpu()
     index = torch.stack(
-        torch.meshgrid(*(torch.arange(n, dtype=torch.float64) * half.step + half.first for n in half.shape), indexing="ij"), -1
+        torch.meshgrid(
+            *(torch.arange(n, dtype=torch.float64) * half.step + half.first for n in half.shape),
+            indexing="ij",
+        ),
+        -1,
     ).flip(-1)  # (D, H, W, 3) as (x, y, z) in voxels
     moved = index + found.forward.permute(1, 2, 3, 0).double().cpu()
     to_lps = scans.grid.matrix(Frame.INDEX, Frame.LPS)
     inside = weights > 0.5
-    fixed_points, found_points = (transform_points_torch(to_lps, p.reshape(-1, 3)[inside]) for p in (index, moved))
+    fixed_points, found_points = (
+        transform_points_torch(to_lps, p.reshape(-1, 3)[inside]) for p in (index, moved)
+    )
     matrix = robust_affine(fixed_points, start.apply(found_points))
     if matrix is None:
         return None

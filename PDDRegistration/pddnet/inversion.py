@@ -68,4 +68,5 @@ def _newton_step(field: DisplacementField, x: torch.Tensor, error: torch.Tensor)
     safe = torch.where(regular[:, None, None], jacobian, torch.eye(3, dtype=torch.float64))
     step = torch.linalg.solve(safe, error)
     length = step.norm(dim=-1, keepdim=True).clamp(min=1e-12)
-    return step * (_LARGEST_STEP_MM / length).clamp(max=1)
+    bounded: torch.Tensor = step * (_LARGEST_STEP_MM / length).clamp(max=1)
+    return bounded

@@ -85,13 +85,19 @@ def symmetrised(
     On a lattice pooled by `pooled_by` both pass `iterations` times through u' = (u - v o (id + u)) / 2 (and the same
     for v); what that changes is added to the fields, so that their detail stays.
     """
-    voxels = (lattice.shape[0] * lattice.step, lattice.shape[1] * lattice.step, lattice.shape[2] * lattice.step)
+    voxels = (
+        lattice.shape[0] * lattice.step,
+        lattice.shape[1] * lattice.step,
+        lattice.shape[2] * lattice.step,
+    )
     coarse = Lattice.of_cells(voxels, lattice.step * pooled_by)
     before = [F.avg_pool3d(field[None], pooled_by)[0] for field in (forward, backward)]
     u, v = before
     for _ in range(iterations):
         u, v = (u - sample_displaced(v, coarse, u)) / 2, (v - sample_displaced(u, coarse, v)) / 2
-    return forward + interpolate(u - before[0], coarse, lattice), backward + interpolate(v - before[1], coarse, lattice)
+    return forward + interpolate(u - before[0], coarse, lattice), backward + interpolate(
+        v - before[1], coarse, lattice
+    )
 
 
 def sample_displaced(values: torch.Tensor, lattice: Lattice, displacement: torch.Tensor) -> torch.Tensor:
@@ -167,12 +173,13 @@ class _Slab:
 
     def displaced(self, displacement: torch.Tensor) -> torch.Tensor:
         """Index (x, y, z) on the whole lattice of each point of the slab moved by (3, ...) voxels: (d, H, W, 3)."""
-        _, height, width = self.lattice.shape
-        options = {"dtype": displacement.dtype, "device": displacement.device}
-        k = torch.arange(self.start, self.start + self.count, **options).view(-1, 1, 1)
-        j, i = torch.arange(height, **options).view(1, -1, 1), torch.arange(width, **options).view(1, 1, -1)
+        planes = range(self.start, self.start + self.count)
+        k, j, i = (
+            torch.tensor(line).to(displacement)
+            for line in (planes, *(range(n) for n in self.lattice.shape[1:]))
+        )
         shift = displacement / self.lattice.step
-        return torch.stack((i + shift[0], j + shift[1], k + shift[2]), -1)
+        return torch.stack((i + shift[0], j[:, None] + shift[1], k[:, None, None] + shift[2]), -1)
 
 
 def _interpolate_slab(values: torch.Tensor, source: Lattice, slab: _Slab) -> torch.Tensor:
@@ -193,7 +200,9 @@ def _sample(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """(C, D, H, W) sampled linearly at (d, h, w, 3) indices, border held: (C, d, h, w)."""
     size = torch.tensor(values.shape[:0:-1], dtype=index.dtype, device=index.device)
     cube = index * (2 / (size - 1).clamp(min=1)) - 1
-    return F.grid_sample(values[None], cube[None], mode="bilinear", padding_mode="border", align_corners=True)[0]
+    return F.grid_sample(
+        values[None], cube[None], mode="bilinear", padding_mode="border", align_corners=True
+    )[0]
 
 
 def _interpolation_matrix(source: Lattice, target: Lattice, axis: int, like: torch.Tensor) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""The dissimilarity volume where control points and displacement labels share one lattice: slicing, no interpolation."""
+"""The dissimilarity volume where control points and displacement labels share a lattice: slicing, no interpolation."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ import torch
 import torch.nn.functional as F
 
 _TILE = 4  # control points along each axis of a tile
-_DIRECT_LABELS = 64  # up to this many labels, one pass for each label is faster than matrix products over tiles
+_DIRECT_LABELS = (
+    64  # up to this many labels, one pass for each label is faster than matrix products over tiles
+)
 _BLOCK_ENTRIES = 1 << 24
 
 
 def lattice_labels(radius: int, like: torch.Tensor) -> torch.Tensor:
-    """All shifts of up to `radius` cells, (L, 3) as (x, y, z), z slowest: the order of the dissimilarity's last axis."""
+    """All shifts of up to `radius` cells, (L, 3) as (x, y, z), z slowest: the order of a dissimilarity's last axis."""
     line = torch.arange(-radius, radius + 1, dtype=like.dtype, device=like.device)
     z, y, x = torch.meshgrid(line, line, line, indexing="ij")
     return torch.stack((x, y, z), -1).reshape(-1, 3)
@@ -48,13 +50,19 @@ def lattice_dissimilarity(
 
 
 def _direct(
-    points: torch.Tensor, padded: torch.Tensor, stride: int, radius: int, between_blocks: Callable[[], None] | None
+    points: torch.Tensor,
+    padded: torch.Tensor,
+    stride: int,
+    radius: int,
+    between_blocks: Callable[[], None] | None,
 ) -> torch.Tensor:
     width = 2 * radius + 1
     out = points.new_empty((width**3, *points.shape[1:]))
     starts = [stride // 2 + shift for shift in range(width)]
     for label, corner in enumerate(product(starts, repeat=3)):
-        index = tuple(slice(c, c + (n - 1) * stride + 1, stride) for c, n in zip(corner, points.shape[1:], strict=True))
+        index = tuple(
+            slice(c, c + (n - 1) * stride + 1, stride) for c, n in zip(corner, points.shape[1:], strict=True)
+        )
         torch.sum((points - padded[(slice(None), *index)]).square_(), 0, out=out[label])
         if between_blocks:
             between_blocks()
@@ -62,7 +70,11 @@ def _direct(
 
 
 def _by_tiles(
-    points: torch.Tensor, padded: torch.Tensor, stride: int, radius: int, between_blocks: Callable[[], None] | None
+    points: torch.Tensor,
+    padded: torch.Tensor,
+    stride: int,
+    radius: int,
+    between_blocks: Callable[[], None] | None,
 ) -> torch.Tensor:
     """|f|^2 + |m|^2 - 2 f.m: one matrix product for each tile of control points with all it can see."""
     channels, shape = points.shape[0], points.shape[1:]
@@ -71,7 +83,9 @@ def _by_tiles(
     width = 2 * radius + 1
     seen = (_TILE - 1) * stride + width  # cells along each axis that a tile's windows cover
     needed = [stride // 2 + (t * _TILE - 1) * stride + width for t in tiles]
-    grow = [extra for n, have in zip(needed, padded.shape[1:], strict=True) for extra in (max(0, n - have), 0)][::-1]
+    grow = [
+        extra for n, have in zip(needed, padded.shape[1:], strict=True) for extra in (max(0, n - have), 0)
+    ][::-1]
     points = F.pad(points[None], fill, mode="replicate")[0] if any(fill) else points
     padded = F.pad(padded[None], grow, mode="replicate")[0] if any(grow) else padded
     padded = padded[:, stride // 2 :, stride // 2 :, stride // 2 :]
@@ -80,8 +94,10 @@ def _by_tiles(
     for z, y in product(range(tiles[0]), range(tiles[1])):
         rows = [slice(t * _TILE, (t + 1) * _TILE) for t in (z, y)]
         area = [slice(t * _TILE * stride, t * _TILE * stride + seen) for t in (z, y)]
-        f = points[:, rows[0], rows[1]].unflatten(-1, (tiles[2], _TILE))  # (C, 4, 4, T, 4)
-        m = padded[:, area[0], area[1]].unfold(-1, seen, _TILE * stride)[:, :, :, : tiles[2]]  # (C, S, S, T, S)
+        f = points[:, rows[0], rows[1]].reshape(channels, _TILE, _TILE, tiles[2], _TILE)  # (C, 4, 4, T, 4)
+        m = padded[:, area[0], area[1]].unfold(-1, seen, _TILE * stride)[
+            :, :, :, : tiles[2]
+        ]  # (C, S, S, T, S)
         f_rows = f.permute(3, 1, 2, 4, 0).reshape(tiles[2], _TILE**3, channels)
         m_columns = m.permute(3, 0, 1, 2, 4).reshape(tiles[2], channels, seen**3)
         norm = moving_norm[area[0], area[1]].unfold(-1, seen, _TILE * stride)[:, :, : tiles[2]]

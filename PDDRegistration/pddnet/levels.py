@@ -6,6 +6,7 @@ working voxels), in working voxels, channels (x, y, z).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -80,7 +81,9 @@ def run_level(
         return FieldPair(forward, fields.backward, spread)
     backward, _ = _search(moving, fixed, fields.backward, None, level, settings, between_chunks)
     voxels = _voxels(fixed)
-    forward, backward = symmetrised(forward, backward, Lattice.of_cells(voxels, FIELD_STEP), 2 if level.step >= 4 else 1)
+    forward, backward = symmetrised(
+        forward, backward, Lattice.of_cells(voxels, FIELD_STEP), 2 if level.step >= 4 else 1
+    )
     return FieldPair(forward, backward, spread)
 
 
@@ -136,7 +139,7 @@ def _search(
     weights = control_point_weights(fixed, moving, field, level, settings.body_weights)
     fixed_features = level_features(fixed.image, level)
     between_chunks()
-    moving_features = level_features(_warped(moving.image, field, level, between_chunks), level)
+    moving_features = level_features(_warped(moving.image, field, between_chunks), level)
     between_chunks()
     cost = lattice_dissimilarity(fixed_features, moving_features, stride, radius, between_chunks)
     del fixed_features, moving_features
@@ -161,7 +164,9 @@ def _regularised(
     if level.regulariser == "min-convolution":
         width = round(labels.shape[0] ** (1 / 3))
         probabilities = regularise(
-            cost.view(*cost.shape[:3], width, width, width) * level.scale, PUBLISHED_WEIGHTS, between_chunks=between_chunks
+            cost.view(*cost.shape[:3], width, width, width) * level.scale,
+            PUBLISHED_WEIGHTS,
+            between_chunks=between_chunks,
         )
         return expected_displacement(probabilities, labels.view(width, width, width, 3)), 0.0
     cost.copy_(weighted_box_mean(cost, weights))
@@ -169,15 +174,17 @@ def _regularised(
     return quadratic_mean_field(cost, labels, weights, couplings, between_chunks), couplings[-1]
 
 
-def _warped(image: torch.Tensor, field: torch.Tensor, level: LatticeLevel, between_chunks: Hook) -> torch.Tensor:
+def _warped(image: torch.Tensor, field: torch.Tensor, between_chunks: Hook) -> torch.Tensor:
     voxels = (image.shape[1], image.shape[2], image.shape[3])
-    return warp_on(image, Lattice(voxels, 1, 0.0), field, Lattice.of_cells(voxels, FIELD_STEP), between_chunks)
+    return warp_on(
+        image, Lattice(voxels, 1, 0.0), field, Lattice.of_cells(voxels, FIELD_STEP), between_chunks
+    )
 
 
 def _space_to_depth(features: torch.Tensor, sub: int) -> torch.Tensor:
     channels, depth, height, width = features.shape
     blocks = features.reshape(channels, depth // sub, sub, height // sub, sub, width // sub, sub)
-    blocks = blocks.permute(0, 2, 4, 6, 1, 3, 5) / sub**1.5  # (C, sub, sub, sub, D', H', W')
+    blocks = blocks.permute(0, 2, 4, 6, 1, 3, 5) / math.sqrt(sub**3)  # (C, sub, sub, sub, D', H', W')
     return blocks.reshape(channels * sub**3, depth // sub, height // sub, width // sub)
 
 

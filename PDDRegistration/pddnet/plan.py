@@ -25,14 +25,14 @@ def working_grid(
     fixed: ImageGeometry, moving: ImageGeometry, start: SpatialTransform, preset: Preset
 ) -> ImageGeometry:
     """The grid the levels run on; see `working_geometry`."""
-    spacing = preset.spacing_mm or min(fixed.spacing)
-    return working_geometry(fixed, moving, _as_affine(start, fixed), spacing, preset.max_voxels)
+    return working_geometry(fixed, moving, _as_affine(start, fixed), preset.spacing_mm, preset.max_voxels)
 
 
 def coarse_grid(fixed: ImageGeometry, preset: Preset) -> ImageGeometry:
     """The grid of the global stage: the fixed field of view at twice the working spacing."""
-    spacing = _COARSE * (preset.spacing_mm or min(fixed.spacing))
-    return working_geometry(fixed, fixed, AffineTransform.identity(), spacing, preset.max_voxels // _COARSE**3)
+    fine = working_geometry(fixed, fixed, AffineTransform.identity(), preset.spacing_mm, preset.max_voxels)
+    spacing = _COARSE * max(fine.spacing)
+    return working_geometry(fixed, fixed, AffineTransform.identity(), spacing, preset.max_voxels)
 
 
 def stage_costs(preset: Preset) -> dict[str, float]:
@@ -72,8 +72,8 @@ def check_memory(
         free = available_memory_mb() if limit_mb is None else limit_mb
     if needed > free:
         raise InsufficientMemoryError(
-            f"this registration needs about {needed:.0f} MB of memory on {device} and {free:.0f} MB are free; close other "
-            "programs, crop the scans to the region of interest, or use a preset with a coarser working grid"
+            f"this registration needs about {needed:.0f} MB of memory on {device} and {free:.0f} MB are free; close "
+            "other programs, crop the scans to the region of interest, or use a preset with a coarser working grid"
         )
 
 
@@ -83,7 +83,9 @@ def _level_cost(level: LatticeLevel | CubeLevel) -> float:
         return level.control_points**3 * level.labels**3 * 6e-7
     labels = (2 * level.reach // level.step + 1) ** 3
     entries = labels / level.spacing**3
-    return (0.6 + entries * 0.15 + {"coarse": 0.1, "fine": 0.6, "full": 2.5}[level.features]) * (2 if level.symmetric else 1)
+    return (0.6 + entries * 0.15 + {"coarse": 0.1, "fine": 0.6, "full": 2.5}[level.features]) * (
+        2 if level.symmetric else 1
+    )
 
 
 def _level_bytes(level: LatticeLevel | CubeLevel, voxels: int) -> float:

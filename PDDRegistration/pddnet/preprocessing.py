@@ -1,4 +1,4 @@
-"""From two scans of any geometry to two tensors on one working grid: checks, intensity scaling, the grid, resampling."""
+"""From two scans of any geometry to tensors on one working grid: checks, intensity scaling, the grid, resampling."""
 
 from __future__ import annotations
 
@@ -18,8 +18,12 @@ from pddnet.warp import AffineTransform, SpatialTransform
 
 GRID_MULTIPLE = 16  # the working grid's size along each axis is a multiple of this
 _KEEP_SPACING_WITHIN = 0.1  # a fixed scan this close to the wanted spacing is used voxel for voxel
-_MARGIN_VOXELS = 64  # how far the moving scan's body may extend the working grid beyond the fixed field of view
+_FINEST_SPACING = 2 / 3  # of the fixed scan's, where the preset leaves the spacing open
+_MARGIN_VOXELS = (
+    64  # how far the moving scan's body may extend the working grid beyond the fixed field of view
+)
 _AIR_VOXELS = 8  # kept around the body
+_UNION_ALLOWANCE = 1.5  # the moving scan's share may make the grid this much larger than asked for
 _SLAB_POINTS = 1 << 20
 _HU_AIR = -500.0
 
@@ -41,7 +45,9 @@ class WorkingScan:
     def cropped(self, window: tuple[slice, slice, slice]) -> WorkingScan:
         """The part inside a window of array indices (D, H, W)."""
         where = (slice(None), *window)
-        return WorkingScan(self.image[where].contiguous(), self.known[where].contiguous(), self.body[where].contiguous())
+        return WorkingScan(
+            self.image[where].contiguous(), self.known[where].contiguous(), self.body[where].contiguous()
+        )
 
 
 def check_scan(scan: Volume, role: str) -> None:
@@ -51,7 +57,9 @@ def check_scan(scan: Volume, role: str) -> None:
         InputError: NaN or infinite voxels, one constant value, or fewer than 2 voxels along an axis; names `role`.
     """
     if not isinstance(scan, Volume):
-        raise InputError(f"{role} is a {type(scan).__name__}; a Volume is needed: read one with read_volume()")
+        raise InputError(
+            f"{role} is a {type(scan).__name__}; a Volume is needed: read one with read_volume()"
+        )
     if min(scan.geometry.size) < 2:
         raise InputError(
             f"the {role} scan has {_times(scan.geometry.size)} voxels; registration is 3-D and needs at least 2 along "
@@ -59,9 +67,14 @@ def check_scan(scan: Volume, role: str) -> None:
         )
     bad = int((~torch.isfinite(scan.data)).sum())
     if bad:
-        raise InputError(f"the {role} scan has {bad} voxels that are NaN or infinite; replace them, for instance by the value of air")
+        raise InputError(
+            f"the {role} scan has {bad} voxels that are NaN or infinite; replace them, for instance by the value of air"
+        )
     if float(scan.data.min()) == float(scan.data.max()):
-        raise InputError(f"the {role} scan has the value {float(scan.data.min()):g} everywhere; there is nothing to align: check the file")
+        raise InputError(
+            f"the {role} scan has the value {float(scan.data.min()):g} everywhere; there is nothing to align: "
+            "check the file"
+        )
 
 
 def check_mask(mask: LabelMap | None, scan: Volume, role: str) -> None:
@@ -74,7 +87,9 @@ def check_mask(mask: LabelMap | None, scan: Volume, role: str) -> None:
             f"({_times(scan.geometry.size)}); resample it onto the scan with nearest-neighbour interpolation"
         )
     if not bool((mask.data != 0).any()):
-        raise InputError(f"the {role} mask covers nothing; mark the voxels to use with a value other than 0, or leave the mask out")
+        raise InputError(
+            f"the {role} mask covers nothing; mark the voxels to use with a value other than 0, or leave the mask out"
+        )
 
 
 def check_overlap(fixed: ImageGeometry, moving: ImageGeometry, start: SpatialTransform) -> None:
@@ -86,8 +101,8 @@ def check_overlap(fixed: ImageGeometry, moving: ImageGeometry, start: SpatialTra
         gap = np.abs(fixed.centre - moving.centre)
         raise InputError(
             "the fields of view of the fixed and the moving scan do not overlap (their centres are "
-            f"{np.linalg.norm(gap):.0f} mm apart); check that both scans show the same region, or align them first with "
-            "an initial transform ('centres' puts one centre onto the other)"
+            f"{np.linalg.norm(gap):.0f} mm apart); check that both scans show the same region, or align them first "
+            "with an initial transform ('centres' puts one centre onto the other)"
         )
 
 
@@ -126,26 +141,30 @@ def working_geometry(
     """The grid both scans are resampled onto: the fixed scan's axes, its field of view, and what the moving adds.
 
     The moving field of view extends it by at most 64 voxels on each side. A fixed scan whose spacing is within a tenth
-    of the wanted one keeps its own voxels.
+    of the wanted one keeps its own voxels. A `spacing_mm` of 0 asks for two thirds of the fixed scan's finest spacing.
     """
     spacing = _spacing(fixed, spacing_mm, max_voxels)
+    corners = start.inverse().apply(torch.as_tensor(moving.corners())).numpy()
+    grid = _union_grid(fixed, corners, spacing)
+    excess = math.prod(grid.size) / (_UNION_ALLOWANCE * max_voxels)
+    return grid if excess <= 1 else _union_grid(fixed, corners, spacing * excess ** (1 / 3))
+
+
+def _union_grid(fixed: ImageGeometry, moving_corners: Matrix, spacing: float) -> ImageGeometry:
+    """A grid of about `spacing` mm over the fixed field of view, extended towards the moving scan's corners (LPS)."""
     steps = np.asarray(fixed.spacing)
     if np.all(np.abs(steps / spacing - 1) < _KEEP_SPACING_WITHIN):
         base = fixed
     else:
         cells = np.maximum(1, np.ceil(fixed.extent / spacing - 1e-6)).astype(int)
-        first = (spacing / steps - 1) / 2  # index of the first new centre: the outer edges of both grids agree
+        first = (
+            spacing / steps - 1
+        ) / 2  # index of the first new centre: the outer edges of both grids agree
         base = ImageGeometry(_counts(cells), (spacing,) * 3, tuple(fixed.to_lps(first)), fixed.direction)
-    corners = start.inverse().apply(torch.as_tensor(moving.corners())).numpy()
-    reached = base.to_index(corners)
-    size = np.asarray(base.size)
+    reached, size = base.to_index(moving_corners), np.asarray(base.size)
     low = np.maximum(np.minimum(0, np.floor(reached.min(0) + 0.5)), -_MARGIN_VOXELS).astype(int)
     high = np.minimum(np.maximum(size, np.ceil(reached.max(0) + 0.5)), size + _MARGIN_VOXELS).astype(int)
-    grid = _rounded(base, low, high)
-    if math.prod(grid.size) > 1.5 * max_voxels and spacing < 1e3:
-        factor = (math.prod(grid.size) / (1.5 * max_voxels)) ** (1 / 3)
-        return working_geometry(fixed, moving, start, spacing * factor, max_voxels * 2)
-    return grid
+    return _rounded(base, low, high)
 
 
 def body_window(scans: tuple[WorkingScan, WorkingScan]) -> tuple[slice, slice, slice]:
@@ -208,7 +227,9 @@ def _resampled(
     device: torch.device,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     channels = [data - fill, torch.ones_like(data) if allowed is None else allowed]
-    source = torch.stack(channels)[None].to(device)  # (1, 2, D, H, W); 0 outside becomes `fill` and "not known"
+    source = torch.stack(channels)[None].to(
+        device
+    )  # (1, 2, D, H, W); 0 outside becomes `fill` and "not known"
     out = torch.empty((2, *grid.shape), device=device)
     size = torch.tensor(geometry.size, dtype=torch.float64)
     to_index = geometry.matrix(Frame.LPS, Frame.INDEX)
@@ -225,8 +246,8 @@ def _block_mean(data: torch.Tensor, factors: list[int]) -> torch.Tensor:
 
 
 def _spacing(fixed: ImageGeometry, spacing_mm: float, max_voxels: int) -> float:
-    wanted = spacing_mm or min(fixed.spacing)
-    return float(max(wanted, (np.prod(fixed.extent) / max_voxels) ** (1 / 3)))
+    wanted = spacing_mm or min(fixed.spacing) * _FINEST_SPACING
+    return max(wanted, math.cbrt(np.prod(fixed.extent) / max_voxels))
 
 
 def _rounded(base: ImageGeometry, low: Matrix, high: Matrix) -> ImageGeometry:

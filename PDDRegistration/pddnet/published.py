@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from pddnet.checkpoint import load_network
-from pddnet.config import CubeLevel, Preset
+from pddnet.config import Preset
 from pddnet.errors import InputError
 from pddnet.instance_optimisation import InstanceOptimisation
 from pddnet.lattice import Lattice, interpolate
@@ -20,10 +20,14 @@ def run_published_levels(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Forward field (3, D, H, W) and spread (2, D, H, W) on the half-resolution lattice, in working voxels."""
     if not preset.weights:
-        raise InputError(f"preset '{preset.name}' has levels of the network but names no weights; add weights = ...")
+        raise InputError(
+            f"preset '{preset.name}' has levels of the network but names no weights; add weights = ..."
+        )
     iterations = {level.instance_iterations for level in preset.cube_levels}
     if len(iterations) != 1:
-        raise InputError(f"preset '{preset.name}' has levels with different instance_iterations; use one number")
+        raise InputError(
+            f"preset '{preset.name}' has levels with different instance_iterations; use one number"
+        )
     network = load_network(preset.weights).to(fixed.image.device)
     steps = iterations.pop()
     voxels = (fixed.image.shape[1], fixed.image.shape[2], fixed.image.shape[3])
@@ -53,4 +57,9 @@ def _spread(summary: LevelSummary, voxels: tuple[int, int, int], half: Lattice) 
 def _half_extent(voxels: tuple[int, int, int], like: torch.Tensor) -> torch.Tensor:
     """Voxels in one unit of the cube, channels (x, y, z): (3, 1, 1, 1)."""
     depth, height, width = voxels
-    return torch.tensor([width - 1, height - 1, depth - 1], dtype=like.dtype, device=like.device).view(3, 1, 1, 1) / 2
+    return (
+        torch.tensor([width - 1, height - 1, depth - 1], dtype=like.dtype, device=like.device).view(
+            3, 1, 1, 1
+        )
+        / 2
+    )

@@ -133,6 +133,8 @@ def _download(
                 digest.update(block)
                 received += len(block)
     except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise CheckpointError(
             f"weights {weights.name!r} cannot be downloaded ({error}). {by_hand}"
         ) from error

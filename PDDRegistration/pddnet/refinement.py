@@ -28,11 +28,17 @@ def refined(
     """
     voxels = (fixed.image.shape[1], fixed.image.shape[2], fixed.image.shape[3])
     half, at = Lattice.of_cells(voxels, FIELD_STEP), Lattice.of_cells(voxels, stride)
-    fixed_features, moving_features = (mind_ssc(scan.image[None], dilation=2, stride=stride) for scan in (fixed, moving))
+    fixed_features, moving_features = (
+        mind_ssc(scan.image[None], dilation=2, stride=stride) for scan in (fixed, moving)
+    )
     cells = torch.tensor(at.shape[::-1], dtype=forward.dtype, device=forward.device)
     to_cube = 2 / ((cells - 1) * stride)  # working voxels to (-1, 1) between the first and last feature
     start = interpolate(forward, half, at).permute(1, 2, 3, 0) * to_cube
     fitted = refine_on_features(
-        fixed_features, moving_features, start, FeatureRefinement(iterations=iterations), between_chunks=between_iterations
+        fixed_features,
+        moving_features,
+        start,
+        FeatureRefinement(iterations=iterations),
+        between_chunks=between_iterations,
     )
     return interpolate((fitted / to_cube).permute(3, 0, 1, 2), at, half)

@@ -18,7 +18,7 @@ from pddnet.inversion import invert
 from pddnet.lattice import unfolded
 from pddnet.levels import FIELD_STEP, FieldPair, LevelSettings, fitted_to, run_level
 from pddnet.memory import peak_memory_mb
-from pddnet.plan import check_memory, coarse_grid, stage_costs, working_grid
+from pddnet.plan import check_memory, coarse_grid, estimate_peak_memory_mb, stage_costs, working_grid
 from pddnet.preprocessing import (
     Scaling,
     WorkingScan,
@@ -36,6 +36,8 @@ from pddnet.results import displacement_in_mm, uncertainty_in_mm
 from pddnet.uncertainty import Uncertainty
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, DisplacementField, SpatialTransform, chained
+
+__all__ = ["Progress", "RegistrationResult", "estimate_peak_memory_mb", "register", "resolve_device"]
 
 InitialTransform = SpatialTransform | Literal["centres"]
 
@@ -92,7 +94,9 @@ class _Job:
 
     def moving_on_grid(self, grid: ImageGeometry, transform: SpatialTransform) -> WorkingScan:
         """The moving scan seen through a transform from a grid of the fixed space."""
-        return on_working_grid(self.moving, self.moving_mask, grid, transform, self.moving_scaling, self.device)
+        return on_working_grid(
+            self.moving, self.moving_mask, grid, transform, self.moving_scaling, self.device
+        )
 
 
 @torch.no_grad()
@@ -183,7 +187,9 @@ def resolve_device(name: str) -> torch.device:
 def _with_overrides(preset: Preset, weights: str | Path | None, global_stage: bool | None) -> Preset:
     if weights is not None:
         if not preset.cube_levels:
-            raise InputError(f"preset '{preset.name}' uses no network weights; leave them out or choose pdd-net-2019")
+            raise InputError(
+                f"preset '{preset.name}' uses no network weights; leave them out or choose pdd-net-2019"
+            )
         preset = replace(preset, weights=str(weights))
     if global_stage is None:
         return preset

@@ -35,10 +35,14 @@ def displacement_in_mm(
 def uncertainty_in_mm(spread: torch.Tensor, grid: ImageGeometry, fixed: ImageGeometry) -> Uncertainty:
     """The uncertainty from variance (working voxels squared) and entropy (nats), (2, D, H, W)."""
     lattice, (variance, entropy) = _covering(spread.cpu(), grid, fixed)
-    return Uncertainty(Volume(variance.sqrt() * float(np.mean(grid.spacing)), lattice), Volume(entropy, lattice))
+    return Uncertainty(
+        Volume(variance.sqrt() * float(np.mean(grid.spacing)), lattice), Volume(entropy, lattice)
+    )
 
 
-def _covering(values: torch.Tensor, grid: ImageGeometry, fixed: ImageGeometry) -> tuple[ImageGeometry, torch.Tensor]:
+def _covering(
+    values: torch.Tensor, grid: ImageGeometry, fixed: ImageGeometry
+) -> tuple[ImageGeometry, torch.Tensor]:
     """The half-resolution lattice of `grid`, grown until it covers `fixed`, and the values (C, D, H, W) held beyond."""
     lattice = grid.coarsened((FIELD_STEP,) * 3)
     reached = lattice.to_index(fixed.corners())

@@ -81,6 +81,10 @@ class LabelMap:
 
 def _check_shape(data: torch.Tensor, geometry: ImageGeometry, name: str) -> None:
     if data.ndim != 3:
-        raise InputError(f"{name} has shape {tuple(data.shape)}; a 3-D tensor (D, H, W) is needed: choose one channel or time point")
+        raise InputError(
+            f"{name} has shape {tuple(data.shape)}; a 3-D tensor (D, H, W) is needed: choose one channel or time point"
+        )
     if tuple(data.shape) != geometry.shape:
-        raise InputError(f"{name} has shape {tuple(data.shape)} and its geometry {geometry.shape} (D, H, W); they must agree")
+        raise InputError(
+            f"{name} has shape {tuple(data.shape)} and its geometry {geometry.shape} (D, H, W); they must agree"
+        )

@@ -6,7 +6,7 @@ Every transform here takes a point of the fixed scan to the corresponding point 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar, runtime_checkable
 
@@ -43,10 +43,18 @@ class AffineTransform:
 
     def __post_init__(self) -> None:
         matrix = np.asarray(self.matrix, dtype=np.float64)
-        if matrix.shape != (4, 4) or not np.isfinite(matrix).all() or not np.allclose(matrix[3], (0, 0, 0, 1)):
-            raise InputError(f"matrix is {matrix.tolist()}; a finite 4x4 affine matrix with last row 0 0 0 1 is needed")
+        if (
+            matrix.shape != (4, 4)
+            or not np.isfinite(matrix).all()
+            or not np.allclose(matrix[3], (0, 0, 0, 1))
+        ):
+            raise InputError(
+                f"matrix is {matrix.tolist()}; a finite 4x4 affine matrix with last row 0 0 0 1 is needed"
+            )
         if abs(np.linalg.det(matrix)) < 1e-6:
-            raise InputError(f"matrix {matrix.tolist()} is singular; a transform that can be undone is needed")
+            raise InputError(
+                f"matrix {matrix.tolist()} is singular; a transform that can be undone is needed"
+            )
         object.__setattr__(self, "matrix", matrix)
 
     @classmethod
@@ -71,7 +79,7 @@ class AffineTransform:
 
     def inverse(self) -> AffineTransform:
         """The transform from moving points to fixed points."""
-        return AffineTransform(np.linalg.inv(self.matrix))
+        return AffineTransform(np.asarray(np.linalg.inv(self.matrix), dtype=np.float64))
 
 
 @dataclass(frozen=True)
@@ -148,7 +156,7 @@ class DisplacementField:
     def gradient_at(self, points_lps: torch.Tensor) -> torch.Tensor:
         """`gradient` interpolated at points (..., 3): (..., 3, 3)."""
         channels = self.gradient.flatten(3).permute(3, 0, 1, 2)  # (9, D, H, W)
-        return self._sample(channels, points_lps).unflatten(-1, (3, 3))
+        return self._sample(channels, points_lps).reshape(*points_lps.shape[:-1], 3, 3)
 
     def apply(self, points_lps: torch.Tensor) -> torch.Tensor:
         """Points (..., 3), float64, mm LPS, fixed -> moving."""
@@ -187,10 +195,10 @@ def resample(moving: ImageT, onto: ImageGeometry, transform: SpatialTransform) -
             values = sample_linear(data[None], index).squeeze(-1)
         else:
             values = sample_nearest(data, index)
-        out[rows] = torch.where(inside(index, data.shape), values.to(data.dtype), torch.as_tensor(fill, dtype=data.dtype))
-    if isinstance(moving, LabelMap):
-        return LabelMap(out, onto, moving.names)
-    return Volume(out, onto)
+        out[rows] = torch.where(
+            inside(index, data.shape), values.to(data.dtype), torch.as_tensor(fill, dtype=data.dtype)
+        )
+    return replace(moving, data=out, geometry=onto)
 
 
 def sample_linear(channels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -211,7 +219,9 @@ def sample_linear(channels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     (i0, j0, k0), (i1, j1, k1) = low.int().tolist(), high.int().tolist()
     window = channels[:, k0 : k1 + 1, j0 : j1 + 1, i0 : i1 + 1].double()  # only what these points can see
     cube = 2 * (flat - low) / (high - low).clamp(min=1) - 1
-    values = F.grid_sample(window[None], cube.view(1, 1, 1, -1, 3), mode="bilinear", padding_mode="border", align_corners=True)
+    values = F.grid_sample(
+        window[None], cube.view(1, 1, 1, -1, 3), mode="bilinear", padding_mode="border", align_corners=True
+    )
     return values.view(channels.shape[0], -1).T.reshape(*index.shape[:-1], channels.shape[0])
 
 

@@ -37,13 +37,19 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2, stride:
     if image.ndim != 5 or image.shape[1] != 1:
         raise InputError(f"image has shape {tuple(image.shape)}; mind_ssc() takes (B, 1, D, H, W)")
     if stride not in (1, 2) or radius < 0 or dilation < 1 or dilation % stride:
-        raise InputError(f"radius {radius}, dilation {dilation}, stride {stride}: the stride is 1 or 2 and divides the dilation")
+        raise InputError(
+            f"radius {radius}, dilation {dilation}, stride {stride}: the stride is 1 or 2 and divides the dilation"
+        )
     channels = torch.cat(list(_pair_distances(image, radius, dilation, stride)), 1)
     channels = channels - channels.amin(1, keepdim=True)
     variance = channels.mean(1, keepdim=True)
     mean = variance.mean((1, 2, 3, 4), keepdim=True).clamp(min=torch.finfo(image.dtype).tiny)
     variance = torch.minimum(torch.maximum(variance, mean * _VARIANCE_BOUNDS[0]), mean * _VARIANCE_BOUNDS[1])
-    return channels.div_(variance).neg_().exp_() if not channels.requires_grad else torch.exp(-channels / variance)
+    return (
+        channels.div_(variance).neg_().exp_()
+        if not channels.requires_grad
+        else torch.exp(-channels / variance)
+    )
 
 
 def _pair_distances(image: torch.Tensor, radius: int, dilation: int, stride: int) -> Iterator[torch.Tensor]:
@@ -54,7 +60,9 @@ def _pair_distances(image: torch.Tensor, radius: int, dilation: int, stride: int
         offset = [0, 0, 0]
         offset[a], offset[b] = dilation, sign * dilation
         squared = (padded - torch.roll(padded, [-o for o in offset], dims=(2, 3, 4))).square()
-        distance = _box_mean(_trim(squared, dilation), 2 * radius + stride, stride)  # from `dilation` voxels outside the image
+        distance = _box_mean(
+            _trim(squared, dilation), 2 * radius + stride, stride
+        )  # from `dilation` voxels outside the image
         for axis, shift in ((a, -dilation), (b, -sign * dilation)):
             yield _window(distance, axis + 2, (dilation + shift) // stride, dilation // stride)
 

@@ -28,7 +28,7 @@ def synthetic_deformation(
     Args:
         geometry: the grid the displacements are wanted on; also their `fixed_geometry`.
         seed: the same seed gives the same field on the same machine.
-        magnitude_mm: length of the longest displacement, within 2 %.
+        magnitude_mm: length of the longest displacement; a grid's voxels may miss its peak by a few per cent.
         smoothness_mm: about the distance over which displacements change direction. Displacements much longer
             than this compress space strongly, and are less sure to stay free of folds on a grid.
 

@@ -120,12 +120,12 @@ def ellipsoid(centre: Vector, radii: Vector, turned: Rotation = NO_ROTATION) -> 
 
     def distance(points: Points) -> torch.Tensor:
         offset = [p - c for p, c in zip(points, centre, strict=True)]
-        first = second = torch.zeros(())
+        first, second = torch.tensor(_TINY**2), torch.tensor((_TINY / min(radii)) ** 2)  # 0 / 0 at the centre
         for radius, axis in zip(radii, axes, strict=True):
             along = (offset[0] * axis[0] + offset[1] * axis[1] + offset[2] * axis[2]) / radius
             first, second = first + along.square(), second + (along / radius).square()
         gauge = first.sqrt()
-        return gauge * (gauge - 1) / (second.sqrt() + _TINY)  # first order around the surface
+        return gauge * (gauge - 1) / second.sqrt()  # first order around the surface
 
     return Solid(distance, _each(float.__sub__, [centre, reach]), _each(float.__add__, [centre, reach]))
 
