@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from backend.oracles import layers
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from backend.oracles import layers
 from pddnet.correlation import (
     control_points,
     displacement_labels,
@@ -82,7 +82,9 @@ def test_dissimilarities_are_the_squared_differences_of_the_formula(
 
 def test_points_that_form_no_lattice_give_the_same_formula() -> None:
     fixed, moving = features((4, 5, 6)), features((5, 3, 4))
-    points = control_points((2, 3, 2), dtype=torch.float64) + 0.2 * torch.randn(2, 3, 2, 3, dtype=torch.float64)
+    points = control_points((2, 3, 2), dtype=torch.float64) + 0.2 * torch.randn(
+        2, 3, 2, 3, dtype=torch.float64
+    )
     labels = displacement_labels((3, 2, 4), 0.5, dtype=torch.float64)
     inside = points.clamp(-1, 1)
     expected = layers.dissimilarity(fixed[0].numpy(), moving[0].numpy(), inside.numpy(), labels.numpy())

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 
 import numpy as np
 import pytest
 import torch
-from backend.oracles import layers
 from hypothesis import given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
 
+from backend.oracles import layers
 from pddnet.correlation import displacement_labels
 from pddnet.regularisation import (
     PUBLISHED_WEIGHTS,
@@ -105,13 +106,13 @@ def test_the_biases_cancel_and_only_two_products_matter() -> None:
     torch.testing.assert_close(first, biased)
     torch.testing.assert_close(first, shared)
     other = regularise(data, RegularisationWeights(1.2, 0.0, 1.1, 0.7, 0.0, 1.3))
-    assert (first - other).abs().max() > 1e-3
+    assert (first - other).abs().max() > 0.01 * first.max()
 
 
 @pytest.mark.parametrize("function", [min_convolution, mean_field])
-def test_layers_have_the_gradient_of_their_values(function: object) -> None:
+def test_layers_have_the_gradient_of_their_values(function: Callable[[torch.Tensor], torch.Tensor]) -> None:
     cost = torch.randperm(2 * 3 * 2 * 3 * 2 * 4).double().view(2, 3, 2, 3, 2, 4).requires_grad_()  # no ties
-    assert torch.autograd.gradcheck(function, (cost,))
+    assert torch.autograd.gradcheck(function, (cost,), fast_mode=True)
 
 
 def test_the_six_weights_are_trained_by_name() -> None:
@@ -124,7 +125,7 @@ def test_the_six_weights_are_trained_by_name() -> None:
         return regularise(data, RegularisationWeights(*alpha))
 
     alphas = [parameter.detach().requires_grad_() for parameter in module.parameters()]
-    assert torch.autograd.gradcheck(outcome, (data, *alphas))
+    assert torch.autograd.gradcheck(outcome, (data, *alphas), fast_mode=True)
 
 
 def test_training_and_inference_compute_the_same_values() -> None:
@@ -156,10 +157,14 @@ def test_certainty_has_no_spread_and_no_preference_has_the_most() -> None:
     certain = torch.zeros(1, 1, 1, 3, 3, 3)
     certain[..., 0, 1, 2] = 1
     labels = displacement_labels(3, 0.4)
-    torch.testing.assert_close(expected_displacement(certain, labels).flatten(), torch.tensor([0.4, 0.0, -0.4]))
+    torch.testing.assert_close(
+        expected_displacement(certain, labels).flatten(), torch.tensor([0.4, 0.0, -0.4])
+    )
     assert displacement_covariance_diagonal(certain, labels).abs().max() < 1e-7
     assert entropy(certain).item() == 0
-    torch.testing.assert_close(entropy(torch.full_like(certain, 1 / 27)), torch.full((1, 1, 1), np.log(27.0)).float())
+    torch.testing.assert_close(
+        entropy(torch.full_like(certain, 1 / 27)), torch.full((1, 1, 1), np.log(27.0)).float()
+    )
 
 
 @pytest.mark.parametrize("shape", [(5, 6, 7), (2, 3, 4), (1, 1, 1)])
@@ -230,10 +235,12 @@ def test_every_layer_can_be_ended_between_pieces() -> None:
         regularise(cost, PUBLISHED_WEIGHTS, between_chunks=stop)
 
 
+def with_published_weights(data: torch.Tensor) -> torch.Tensor:
+    return regularise(data, PUBLISHED_WEIGHTS)
+
+
 @cuda
-@pytest.mark.parametrize("function", [min_convolution, mean_field, Regularisation(PUBLISHED_WEIGHTS)])
-def test_cpu_and_cuda_agree(function: object) -> None:
+@pytest.mark.parametrize("layer", [min_convolution, mean_field, with_published_weights])
+def test_cpu_and_cuda_agree(layer: Callable[[torch.Tensor], torch.Tensor]) -> None:
     cost = volume((4, 5, 3, 5, 4, 6))
-    on_gpu = function.double().cuda() if isinstance(function, torch.nn.Module) else function
-    on_cpu = Regularisation(PUBLISHED_WEIGHTS).double() if isinstance(function, torch.nn.Module) else function
-    torch.testing.assert_close(on_gpu(cost.cuda()).detach().cpu(), on_cpu(cost).detach(), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(layer(cost.cuda()).cpu(), layer(cost), rtol=1e-9, atol=1e-9)

@@ -1,4 +1,4 @@
-"""The network's layers as the formulas read: loops over points, labels, channels and taps, float64, numpy alone.
+"""The network's layers as the formulas read: loops over points, labels, channels and taps; float64, numpy.
 
 Slow on purpose. Nothing here is shared with the package, not even the conventions' helper functions.
 """
@@ -73,8 +73,8 @@ def mean_field(cost: Array) -> Array:
     """For each label: pad 2 by repetition, average of 3^3 twice, over the control points."""
     out = np.zeros_like(cost)
     for d in np.ndindex(*cost.shape[3:]):
-        grid = np.pad(cost[(...,) + d], 2, mode="edge")
-        out[(...,) + d] = windows_of_three(windows_of_three(grid, "mean"), "mean")
+        grid = np.pad(cost[(..., *d)], 2, mode="edge")
+        out[(..., *d)] = windows_of_three(windows_of_three(grid, "mean"), "mean")
     return out
 
 
@@ -157,7 +157,9 @@ def obelisk(image: Array, state: Mapping[str, Array], groups: int) -> Array:
     for index in np.ndindex(*shape):
         centre = np.array([(2 * index[a] + 1) / shape[a] - 1 for a in (2, 1, 0)])  # (x, y, z)
         for o in range(count):
-            difference = sample(edges, centre + first[o], "zeros") - sample(edges, centre + second[o], "zeros")
+            difference = sample(edges, centre + first[o], "zeros") - sample(
+                edges, centre + second[o], "zeros"
+            )
             for c in range(channels):
                 sampled[(c * count + o, *index)] = difference[c]
     weight, parts = state["layer1.weight"], []
