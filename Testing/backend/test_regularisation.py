@@ -14,17 +14,15 @@ from hypothesis import strategies as st
 
 from backend.oracles import layers
 from pddnet.correlation import displacement_labels
+from pddnet.message_passing import band_matrix, mean_field, min_convolution
 from pddnet.regularisation import (
     PUBLISHED_WEIGHTS,
     Regularisation,
     RegularisationWeights,
-    band_matrix,
     diffusion,
     displacement_covariance_diagonal,
     entropy,
     expected_displacement,
-    mean_field,
-    min_convolution,
     regularise,
     softmax_over_labels,
     upsample_displacement,
@@ -67,6 +65,19 @@ def test_the_two_axes_triples_are_not_interchangeable() -> None:
     swapped = cost.permute(3, 4, 5, 0, 1, 2)
     assert (mean_field(cost) - min_convolution(swapped).permute(3, 4, 5, 0, 1, 2)).abs().max() > 0.1
     assert (min_convolution(cost) + min_convolution(-cost)).abs().max() > 0.1
+
+
+def test_volumes_that_are_not_contiguous_are_filtered_alike() -> None:
+    cost = volume((3, 4, 5, 3, 4, 2)).permute(2, 0, 1, 5, 3, 4)
+    for layer in (min_convolution, mean_field, Regularisation(PUBLISHED_WEIGHTS)):
+        torch.testing.assert_close(layer(cost), layer(cost.contiguous()))
+
+
+@pytest.mark.parametrize("layer", [min_convolution, mean_field])
+def test_layers_widen_half_precision(layer: Callable[[torch.Tensor], torch.Tensor]) -> None:
+    cost = volume((3, 4, 2, 3, 2, 4)).half()
+    assert layer(cost).dtype == torch.float32
+    torch.testing.assert_close(layer(cost), layer(cost.float()))
 
 
 def test_a_parabola_keeps_its_minimum_and_a_lone_outlier_loses_its_height() -> None:
@@ -140,7 +151,7 @@ def test_training_and_inference_compute_the_same_values() -> None:
 def test_the_size_of_the_pieces_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = volume((3, 4, 5, 3, 4, 3)).square()
     whole = regularise(data, PUBLISHED_WEIGHTS)
-    monkeypatch.setattr("pddnet.regularisation._ELEMENTS_AT_ONCE_CPU", block)
+    monkeypatch.setattr("pddnet.message_passing._ELEMENTS_AT_ONCE_CPU", block)
     torch.testing.assert_close(regularise(data, PUBLISHED_WEIGHTS), whole, rtol=1e-12, atol=1e-14)
 
 
