@@ -26,7 +26,8 @@ def dice(a: LabelMap, b: LabelMap) -> dict[int, float]:
     scores = {}
     for label in _labels_of_either(a, b):
         in_a, in_b = a.data == label, b.data == label
-        scores[label] = 2 * float((in_a & in_b).sum()) / float(in_a.sum() + in_b.sum())
+        shared, total = (in_a & in_b).count_nonzero(), in_a.count_nonzero() + in_b.count_nonzero()
+        scores[label] = 2 * float(shared) / float(total)
     return scores
 
 

@@ -61,18 +61,22 @@ def write_result(
         InputError: `out` cannot be a folder that is written into.
         RegistrationCancelled: `cancelled` said so; nothing was written.
     """
+
+    def check() -> None:
+        if cancelled():
+            raise RegistrationCancelled("cancelled while writing; nothing was written")
+
     field = replace(result.displacement, fixed_geometry=fixed.geometry)
     with replacing_folder(out, _files_of_earlier_report(out)) as folder:
         interop.write_transform(folder / "transform.h5", field)
         report = _report(result, fixed, moving, inputs or {})
         for name, image in _images(result, fixed, moving, labels or {}):
-            if cancelled():
-                raise RegistrationCancelled("cancelled while writing; nothing was written")
+            check()
             _write_image(folder / f"{name}.nii.gz", image)
             if name == "jacobian" and isinstance(image, Volume):
                 report |= _field_quality(image)
         if inverse:
-            report["inverse_residual_mm"] = _write_inverse(folder, field, moving.geometry)
+            report["inverse_residual_mm"] = _write_inverse(folder, field, moving.geometry, check)
         report["files"] = sorted([path.name for path in folder.iterdir()] + [_REPORT])
         report = finite(report)
         text = json.dumps(report, indent=2, allow_nan=False)
@@ -126,8 +130,17 @@ def _write_image(path: Path, image: Volume | LabelMap) -> None:
         interop.write_volume(path, image)
 
 
-def _write_inverse(folder: Path, field: DisplacementField, grid: ImageGeometry) -> dict[str, float]:
-    inverse, residual = invert(field, grid)
+def inverse_grid(field: DisplacementField, moving: ImageGeometry) -> ImageGeometry:
+    """A grid for the inverse of `field`: blocks of moving voxels about as fine as the field, and one cell around."""
+    ratios = np.floor(min(field.geometry.spacing) / np.asarray(moving.spacing) + 1e-6)
+    blocks = moving.coarsened([int(ratio) for ratio in np.maximum(ratios, 1)])
+    return blocks.cropped((-1, -1, -1), [n + 2 for n in blocks.size])
+
+
+def _write_inverse(
+    folder: Path, field: DisplacementField, moving: ImageGeometry, check: Callable[[], None]
+) -> dict[str, float]:
+    inverse, residual = invert(field, inverse_grid(field, moving), check)
     interop.write_transform(folder / "inverse-transform.h5", inverse)
     return {"mean": residual.mean(), "max": float(residual.data.max())}
 

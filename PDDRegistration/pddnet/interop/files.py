@@ -58,12 +58,12 @@ def check_writable(path: Path, suffixes: Sequence[str]) -> None:
     Raises:
         InputError: another suffix, a folder of that name, a parent that is missing, a file or not writable.
     """
+    if path.is_dir():
+        raise InputError(f"{path} is a folder; name a file in it")
     if suffix_of(path, suffixes) is None:
         raise InputError(
             f"{path} ends with none of {', '.join(suffixes)}; rename the output to the format you need"
         )
-    if path.is_dir():
-        raise InputError(f"{path} is a folder; name a file in it")
     _check_folder(path.parent, path)
 
 
