@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,14 @@ def test_only_the_interop_module_imports_simpleitk(backend: dict[str, set[str]])
 def test_the_backend_depends_on_torch_numpy_and_simpleitk_alone(backend: dict[str, set[str]]) -> None:
     allowed = {"pddnet", "torch", "numpy", "SimpleITK", "matplotlib", *sys.stdlib_module_names}
     assert {file: names - allowed for file, names in backend.items() if names - allowed} == {}
+
+
+def test_the_contributor_guide_shows_the_layers_that_are_enforced(root: Path) -> None:
+    contracts = tomllib.loads((root / "pyproject.toml").read_text("utf-8"))["tool"]["importlinter"][
+        "contracts"
+    ]
+    (layers,) = [contract["layers"] for contract in contracts if contract["type"] == "layers"]
+    assert "```text\n" + "\n".join(layers) + "\n```" in (root / "CONTRIBUTING.md").read_text("utf-8")
 
 
 def test_importing_pddnet_loads_neither_simpleitk_nor_matplotlib(root: Path) -> None:
