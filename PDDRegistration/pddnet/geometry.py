@@ -52,6 +52,8 @@ class ImageGeometry:
     direction: tuple[Triple, Triple, Triple] = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0))
 
     def __post_init__(self) -> None:
+        if any(int(n) != n for n in self.size):
+            raise InputError(f"size is {self.size}; whole numbers of voxels are needed")
         object.__setattr__(self, "size", tuple(int(n) for n in self.size))
         object.__setattr__(self, "spacing", _triple(self.spacing, "spacing"))
         object.__setattr__(self, "origin", _triple(self.origin, "origin"))

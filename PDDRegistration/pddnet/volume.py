@@ -51,7 +51,8 @@ class LabelMap:
         names: what the labels stand for; may be empty or partial.
 
     Raises:
-        InputError: the tensor is not 3-D, has another shape than the geometry, or holds fractional values.
+        InputError: the tensor is not 3-D, has another shape than the geometry, or holds values
+            that are not whole numbers of 32 bits.
     """
 
     data: torch.Tensor
@@ -61,10 +62,11 @@ class LabelMap:
     def __post_init__(self) -> None:
         _check_shape(self.data, self.geometry, "data")
         whole = self.data.to(torch.int32)
-        if self.data.is_floating_point() and not torch.equal(whole.to(self.data.dtype), self.data):
+        may_not_fit = self.data.is_floating_point() or self.data.dtype == torch.int64
+        if may_not_fit and not torch.equal(whole.to(self.data.dtype), self.data):
             bad = self.data[whole.to(self.data.dtype) != self.data][0].item()
             raise InputError(
-                f"the label map holds the value {bad:g}; labels are whole numbers. "
+                f"the label map holds the value {bad:g}; labels are whole numbers up to 2^31. "
                 "If it was resampled, do so again with nearest-neighbour interpolation"
             )
         object.__setattr__(self, "data", whole)

@@ -223,6 +223,7 @@ def test_numbers_of_any_kind_become_plain_tuples_so_that_equal_grids_are_equal()
     [
         ({"size": (4, 0, 4)}, "size.*at least 1 voxel"),
         ({"size": (4, 4)}, "size.*three counts"),
+        ({"size": (4, 4.5, 4)}, "size.*whole numbers"),
         ({"spacing": (1.0, 0.0, 1.0)}, "spacing.*positive"),
         ({"spacing": (1.0, -1.0, 1.0)}, "spacing.*positive"),
         ({"spacing": (1.0, float("nan"), 1.0)}, "spacing.*finite"),

@@ -64,6 +64,13 @@ def test_a_value_that_is_no_label_is_refused(value: float) -> None:
         LabelMap(data, GRID)
 
 
+@pytest.mark.parametrize("value", [2**31, 2**32 + 5, -(2**40)])
+def test_a_label_beyond_32_bits_is_refused_and_not_wrapped_around(value: int) -> None:
+    with pytest.raises(InputError, match=r"label map holds.*up to 2\^31"):
+        LabelMap(torch.full(GRID.shape, value), GRID)
+    assert LabelMap(torch.full(GRID.shape, 2**31 - 1), GRID).labels == [2**31 - 1]
+
+
 def test_the_fill_value_is_the_smallest_that_is_a_number() -> None:
     data = CUBE.float() - 5
     data[0, 0, 0], data[0, 0, 1], data[0, 1, 0] = float("-inf"), float("nan"), float("inf")
