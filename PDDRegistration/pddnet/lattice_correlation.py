@@ -90,7 +90,7 @@ def _by_tiles(
     padded = F.pad(padded[None], grow, mode="replicate")[0] if any(grow) else padded
     padded = padded[:, stride // 2 :, stride // 2 :, stride // 2 :]
     fixed_norm, moving_norm = points.square().sum(0), padded.square().sum(0)
-    out = points.new_empty((*points.shape[1:], width, width, width))
+    out = points.new_empty((*shape, width, width, width))
     for z, y in product(range(tiles[0]), range(tiles[1])):
         rows = [slice(t * _TILE, (t + 1) * _TILE) for t in (z, y)]
         area = [slice(t * _TILE * stride, t * _TILE * stride + seen) for t in (z, y)]
@@ -103,12 +103,13 @@ def _by_tiles(
         norm = moving_norm[area[0], area[1]].unfold(-1, seen, _TILE * stride)[:, :, : tiles[2]]
         norm_row = norm.permute(2, 0, 1, 3).reshape(tiles[2], 1, seen**3)
         cost = torch.baddbmm(norm_row, f_rows, m_columns, alpha=-2)  # (T, 64, S^3)
-        out[rows[0], rows[1]] = _windows(cost, stride, width, seen).flatten(2, 3)
+        part = out[rows[0], rows[1]]  # less than a tile at the far ends
+        windows = _windows(cost, stride, width, seen)[: part.shape[0], : part.shape[1]]
+        part.copy_(windows.flatten(2, 3)[:, :, : shape[2]])
         if between_blocks:
             between_blocks()
-    out += fixed_norm[..., None, None, None]
-    d, h, w = shape
-    return out[:d, :h, :w].reshape(d, h, w, width**3).clamp_(min=0)
+    out += fixed_norm[: shape[0], : shape[1], : shape[2], None, None, None]
+    return out.view(*shape, width**3).clamp_(min=0)
 
 
 def _windows(cost: torch.Tensor, stride: int, width: int, seen: int) -> torch.Tensor:
