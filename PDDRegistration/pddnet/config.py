@@ -129,6 +129,7 @@ class Preset:
         body_weights: control points in the air count little in their neighbours' means.
         temperature: dissimilarity that one unit of log-probability stands for, in the uncertainty.
         weights: name of published weights or a file, for the network's levels; "" for none.
+        unfold: smooth the field at the end just where it folds.
         refinement_iterations: steps of gradient descent on MIND-SSC features after the levels; 0 for none.
         refinement_stride: working voxels between those features, 1 or 2.
     """
@@ -143,6 +144,7 @@ class Preset:
     body_weights: bool = True
     temperature: float = 0.05
     weights: str = ""
+    unfold: bool = True
     refinement_iterations: int = 0
     refinement_stride: int = 2
 
@@ -185,17 +187,15 @@ def load_preset(name: str | Path | Preset) -> Preset:
     """
     if isinstance(name, Preset):
         return name
-    if str(name) in available_presets():
-        text, stem = (resources.files("pddnet") / "presets" / f"{name}.toml").read_text("utf-8"), str(name)
-    elif str(name).endswith(".toml") and Path(name).is_file():
-        text, stem = Path(name).read_text("utf-8"), Path(name).stem
-    else:
+    bundled = str(name) in available_presets()
+    if not bundled and not (str(name).endswith(".toml") and Path(name).is_file()):
         raise InputError(
             f"preset '{name}' is not known; choose one of {', '.join(available_presets())}, or a .toml file"
         )
+    file = resources.files("pddnet") / "presets" / f"{name}.toml" if bundled else Path(name)
     try:
-        return parse_preset(stem, tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, InputError, TypeError) as error:
+        return parse_preset(file.name.removesuffix(".toml"), tomllib.loads(file.read_text("utf-8")))
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, InputError, TypeError) as error:
         raise InputError(f"preset '{name}' cannot be used: {error}") from error
 
 

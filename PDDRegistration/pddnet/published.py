@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from pddnet.checkpoint import load_network
 from pddnet.config import Preset
 from pddnet.errors import InputError
-from pddnet.instance_optimisation import InstanceOptimisation
+from pddnet.instance_optimisation import STEADY_FIT, InstanceOptimisation
 from pddnet.lattice import Lattice, interpolate
 from pddnet.levels import FIELD_STEP
 from pddnet.network import Level, LevelSummary, infer_with_warps
@@ -37,7 +39,7 @@ def run_published_levels(
             fixed.image[None],
             moving.image[None],
             [Level.cubic(level.control_points, level.labels, level.reach) for level in preset.cube_levels],
-            optimisation=InstanceOptimisation(iterations=steps) if steps else None,
+            optimisation=_fit(steps) if steps else None,
             between_chunks=reporter.tick,
         )
     half = Lattice.of_cells(voxels, FIELD_STEP)
@@ -45,6 +47,11 @@ def run_published_levels(
     forward = interpolate(found.displacement[0] * to_voxels, Lattice(voxels, 1, 0.0), half)
     spreads = [_spread(summary, voxels, half) for summary in found.levels]
     return forward, torch.stack(spreads).sum(0)
+
+
+def _fit(steps: int) -> InstanceOptimisation:
+    """The published fit, but the mean of the displacements around its last step, which rounding does not move."""
+    return replace(STEADY_FIT, iterations=steps + STEADY_FIT.averaged // 2)
 
 
 def _spread(summary: LevelSummary, voxels: tuple[int, int, int], half: Lattice) -> torch.Tensor:

@@ -153,7 +153,7 @@ def register(
     else:
         forward, spread = _lattice_levels(fixed_scan, moving_scan, chosen, reporter)
     with reporter.stage("finish", "transform and uncertainty in mm"):
-        forward = unfolded(forward, FIELD_STEP)
+        forward = unfolded(forward, FIELD_STEP) if chosen.unfold else forward
         displacement = displacement_in_mm(forward, grid, fixed.geometry, start)
         uncertainty = uncertainty_in_mm(spread, grid, fixed.geometry)
     reporter.done()

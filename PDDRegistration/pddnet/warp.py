@@ -122,6 +122,10 @@ class DisplacementField:
                 f"vectors have shape {tuple(self.vectors.shape)}; "
                 f"(D, H, W, 3) = {(*self.geometry.shape, 3)} is needed to fit the geometry"
             )
+        if not bool(torch.isfinite(self.vectors).all()):
+            raise InputError(
+                "the displacement field has vectors that are NaN or infinite; check where it came from"
+            )
         object.__setattr__(self, "vectors", self.vectors.detach().to("cpu", torch.float32))
 
     @classmethod
