@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args, get_type_hints
+from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pddnet.errors import InputError
 
@@ -17,6 +17,8 @@ GlobalStage = Literal["off", "translation", "affine"]
 IntensityKind = Literal["window", "percentiles", "auto", "divisor"]
 
 SettingsT = TypeVar("SettingsT")
+
+GRID_MULTIPLE = 16  # the working grid's size along each axis is a multiple of this
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,14 @@ class Intensity:
     high_percentile: float = 99.0
     divisor: float = 500.0
     foreground: float = 0.05
+
+    def __post_init__(self) -> None:
+        percentiles = (self.low_percentile, self.high_percentile)
+        if not self.low < self.high or not 0 <= percentiles[0] < percentiles[1] <= 100 or self.divisor <= 0:
+            raise InputError(
+                f"the intensity has window {self.low} to {self.high}, percentiles {percentiles[0]} to {percentiles[1]} "
+                f"and divisor {self.divisor}; low must be below high, percentiles lie in 0 to 100, a divisor above 0"
+            )
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,10 @@ class LatticeLevel:
                 f"a level has step {self.step}, spacing {self.spacing} and reach {self.reach}; "
                 "spacing and reach must be positive multiples of the step"
             )
+        if GRID_MULTIPLE % self.spacing:
+            raise InputError(
+                f"a level has spacing {self.spacing}; it must divide {GRID_MULTIPLE}, as the working grid's size does"
+            )
         cell = {"coarse": 2, "fine": 2, "full": 1}[self.features]
         if self.step % (self.sub * cell):
             raise InputError(
@@ -86,6 +100,8 @@ class LatticeLevel:
             )
         if self.regulariser == "quadratic" and not self.couplings:
             raise InputError("a level with the quadratic regulariser needs a list of couplings")
+        if min(self.couplings, default=0.0) < 0:
+            raise InputError(f"a level has the couplings {self.couplings}; none may be below 0")
 
 
 @dataclass(frozen=True)
@@ -142,7 +158,7 @@ class Preset:
     intensity: Intensity = Intensity()
     global_stage: GlobalStage = "affine"
     body_weights: bool = True
-    temperature: float = 0.05
+    temperature: float = 0.025
     weights: str = ""
     unfold: bool = True
     refinement_iterations: int = 0
@@ -158,6 +174,11 @@ class Preset:
             raise InputError(
                 f"preset {self.name} has spacing_mm {self.spacing_mm}, max_voxels {self.max_voxels} and temperature "
                 f"{self.temperature}; needed are a spacing of 0 or more, at least 4096 voxels and a temperature above 0"
+            )
+        if self.refinement_iterations < 0 or self.refinement_stride not in (1, 2):
+            raise InputError(
+                f"preset {self.name} has refinement_iterations {self.refinement_iterations} and refinement_stride "
+                f"{self.refinement_stride}; needed are 0 or more iterations and a stride of 1 or 2"
             )
 
     @property
@@ -203,26 +224,54 @@ def parse_preset(name: str, table: Mapping[str, Any]) -> Preset:
     """A preset from the tables of a TOML file; unknown keys are refused."""
     settings = dict(table)
     rows = settings.pop("levels", [])
+    if not isinstance(rows, list) or not rows:
+        raise InputError("the preset has no levels; write each under [[levels]]")
     intensity = _from_table(Intensity, settings.pop("intensity", {}), "intensity")
     levels = tuple(
-        _from_table(CubeLevel if "control_points" in row else LatticeLevel, row, f"level {number}")
-        for number, row in enumerate(rows, 1)
+        _from_table(_kind_of_level(row), row, f"level {number}") for number, row in enumerate(rows, 1)
     )
     return _from_table(
         Preset, {"name": name, **settings, "levels": levels, "intensity": intensity}, "the preset"
     )
 
 
+def _kind_of_level(row: object) -> type[LatticeLevel] | type[CubeLevel]:
+    return CubeLevel if isinstance(row, Mapping) and "control_points" in row else LatticeLevel
+
+
 def _from_table(kind: type[SettingsT], table: Mapping[str, Any], where: str) -> SettingsT:
-    known = {field.name for field in fields(kind)}  # type: ignore[arg-type]
-    unknown = set(table) - known
+    if not isinstance(table, Mapping):
+        raise InputError(f"{where} is {table!r}; a table of settings is needed")
+    known = {field.name: field for field in fields(kind)}  # type: ignore[arg-type]
+    unknown = set(table) - set(known)
     if unknown:
         raise InputError(
             f"{where} has the unknown setting {', '.join(sorted(unknown))}; known are {', '.join(sorted(known))}"
         )
+    missing = [name for name, field in known.items() if field.default is MISSING and name not in table]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(missing)}; add it")
     hints = get_type_hints(kind)
     for key, value in table.items():
-        allowed = get_args(hints[key])
-        if allowed and all(isinstance(choice, str) for choice in allowed) and value not in allowed:
-            raise InputError(f"{where} has {key} = {value!r}; it must be one of {', '.join(allowed)}")
+        _check_value(value, hints[key], f"{where} has {key} = {value!r}")
     return kind(**{key: tuple(value) if isinstance(value, list) else value for key, value in table.items()})
+
+
+def _check_value(value: object, hint: Any, where: str) -> None:
+    """Refuse a value of another type than the field's: a whole number passes for any number, a list for a tuple."""
+    choices = get_args(hint)
+    if get_origin(hint) is Literal:
+        if value not in choices:
+            raise InputError(f"{where}; it must be one of {', '.join(choices)}")
+    elif get_origin(hint) is tuple:
+        if choices[0] is float and not (isinstance(value, list) and all(_is_number(v, float) for v in value)):
+            raise InputError(f"{where}; a list of numbers is needed")
+    elif hint in (int, float):
+        if not _is_number(value, hint):
+            raise InputError(f"{where}; a {'whole ' if hint is int else ''}number is needed")
+    elif not isinstance(value, hint):
+        raise InputError(f"{where}; {'true or false' if hint is bool else 'text'} is needed")
+
+
+def _is_number(value: object, kind: type) -> bool:
+    return isinstance(value, int if kind is int else (int, float)) and not isinstance(value, bool)

@@ -18,7 +18,6 @@ _COARSE = 2  # the global stage works at this multiple of the working spacing
 _BASE_MB = 350.0  # Python, torch and its libraries
 _MEGABYTE = 1e6
 _FEATURE_CHANNELS = 13
-_VOXELS_PER_SECOND = 1.0
 
 
 def working_grid(
@@ -94,7 +93,7 @@ def _level_bytes(level: LatticeLevel | CubeLevel, voxels: int) -> float:
     labels = (2 * level.reach // level.step + 1) ** 3
     cost = labels / level.spacing**3
     features = _FEATURE_CHANNELS / {"coarse": 8, "fine": 8, "full": 1}[level.features]
-    return 4 * voxels * (3 * cost + 4 * features + 8)
+    return 4 * voxels * (3 * cost + 6 * features + 10)
 
 
 def _as_affine(transform: SpatialTransform, fixed: ImageGeometry) -> AffineTransform:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from dataclasses import dataclass, replace
 
@@ -10,13 +9,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pddnet.config import Intensity
+from pddnet.config import GRID_MULTIPLE, Intensity
 from pddnet.errors import InputError
 from pddnet.geometry import Frame, ImageGeometry, Matrix, transform_points_torch
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, SpatialTransform
 
-GRID_MULTIPLE = 16  # the working grid's size along each axis is a multiple of this
 _KEEP_SPACING_WITHIN = 0.1  # a fixed scan this close to the wanted spacing is used voxel for voxel
 _FINEST_SPACING = 2 / 3  # of the fixed scan's, where the preset leaves the spacing open
 _MARGIN_VOXELS = (
@@ -24,6 +22,9 @@ _MARGIN_VOXELS = (
 )
 _AIR_VOXELS = 8  # kept around the body
 _UNION_ALLOWANCE = 1.5  # the moving scan's share may make the grid this much larger than asked for
+_LEAST_COARSENING = 1.02
+# points along each axis that tell whether two fields of view meet: more for a small moving scan
+_OVERLAP_POINTS = (17, 101)
 _SLAB_POINTS = 1 << 20
 _HU_AIR = -500.0
 
@@ -94,7 +95,8 @@ def check_mask(mask: LabelMap | None, scan: Volume, role: str) -> None:
 
 def check_overlap(fixed: ImageGeometry, moving: ImageGeometry, start: SpatialTransform) -> None:
     """Refuse scans whose fields of view do not meet after the transform `start`."""
-    points = torch.as_tensor(_lattice_points(fixed), dtype=torch.float64)
+    count = int(np.clip(2 * fixed.extent.max() / moving.extent.min(), *_OVERLAP_POINTS))
+    points = torch.as_tensor(_lattice_points(fixed, count), dtype=torch.float64)
     index = transform_points_torch(moving.matrix(Frame.LPS, Frame.INDEX), start.apply(points))
     size = torch.tensor(moving.size, dtype=torch.float64)
     if not bool(((index >= -0.5) & (index <= size - 0.5)).all(-1).any()):
@@ -146,8 +148,10 @@ def working_geometry(
     spacing = _spacing(fixed, spacing_mm, max_voxels)
     corners = start.inverse().apply(torch.as_tensor(moving.corners())).numpy()
     grid = _union_grid(fixed, corners, spacing)
-    excess = math.prod(grid.size) / (_UNION_ALLOWANCE * max_voxels)
-    return grid if excess <= 1 else _union_grid(fixed, corners, spacing * excess ** (1 / 3))
+    while (excess := math.prod(grid.size) / (_UNION_ALLOWANCE * max_voxels)) > 1:
+        spacing *= max(excess ** (1 / 3), _LEAST_COARSENING)  # the margin, in mm, grows with the spacing
+        grid = _union_grid(fixed, corners, spacing)
+    return grid
 
 
 def _union_grid(fixed: ImageGeometry, moving_corners: Matrix, spacing: float) -> ImageGeometry:
@@ -257,9 +261,9 @@ def _rounded(base: ImageGeometry, low: Matrix, high: Matrix) -> ImageGeometry:
     return base.cropped([int(s) for s in start], [int(n) for n in size])
 
 
-def _lattice_points(geometry: ImageGeometry, count: int = 17) -> Matrix:
+def _lattice_points(geometry: ImageGeometry, count: int) -> Matrix:
     axes = [np.linspace(-0.5, n - 0.5, count) for n in geometry.size]
-    return geometry.to_lps(np.array(list(itertools.product(*axes))))
+    return geometry.to_lps(np.stack(np.meshgrid(*axes), -1).reshape(-1, 3))
 
 
 def _counts(values: Matrix) -> tuple[int, int, int]:

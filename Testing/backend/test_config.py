@@ -1,0 +1,185 @@
+"""Presets: the bundled ones, what a file may say, and how a wrong one is refused."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import replace
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+from pddnet.config import (
+    CubeLevel,
+    Intensity,
+    LatticeLevel,
+    Preset,
+    available_presets,
+    load_preset,
+    parse_preset,
+)
+from pddnet.errors import InputError
+
+LEVEL = '[[levels]]\nstep = 2\nspacing = 4\nreach = 6\nfeatures = "fine"\ncouplings = [0.1]\n'
+VALID = f'description = "a test"\nspacing_mm = 3\n{LEVEL}'
+
+
+def as_toml(preset: Preset) -> str:
+    """A preset written as a file would be."""
+
+    def lines(settings: object, leave: tuple[str, ...] = ()) -> list[str]:
+        return [f"{k} = {literal(v)}" for k, v in vars(settings).items() if k not in leave]
+
+    def literal(value: object) -> str:
+        if isinstance(value, bool):
+            return str(value).lower()
+        return str(list(value)) if isinstance(value, tuple) else repr(value).replace("'", '"')
+
+    text = lines(preset, ("name", "levels", "intensity"))
+    text += ["[intensity]", *lines(preset.intensity)]
+    for level in preset.levels:
+        text += ["[[levels]]", *lines(level)]
+    return "\n".join(text)
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "mine.toml"
+    path.write_text(VALID, "utf-8")
+    return path
+
+
+@pytest.mark.parametrize("name", available_presets())
+def test_every_bundled_preset_loads_describes_itself_and_survives_a_round_trip(name: str) -> None:
+    preset = load_preset(name)
+    assert preset.name == name
+    assert preset.description
+    assert len(preset.lattice_levels) + len(preset.cube_levels) == len(preset.levels) > 0
+    assert parse_preset(name, tomllib.loads(as_toml(preset))) == preset
+
+
+@pytest.mark.parametrize("name", available_presets())
+def test_a_bundled_preset_says_what_its_file_says(name: str) -> None:
+    table = tomllib.loads((resources.files("pddnet") / "presets" / f"{name}.toml").read_text("utf-8"))
+    preset = load_preset(name)
+    for key, value in table.items():
+        if key == "levels":
+            for level, row in zip(preset.levels, value, strict=True):
+                for setting, number in row.items():
+                    wanted = tuple(number) if isinstance(number, list) else number
+                    assert getattr(level, setting) == wanted
+        elif key == "intensity":
+            assert all(getattr(preset.intensity, setting) == number for setting, number in value.items())
+        else:
+            assert getattr(preset, key) == value
+
+
+def test_the_presets_the_readme_names_are_there() -> None:
+    assert {"generic", "abdomen-ct", "thorax-ct", "brain-mr", "fast", "pdd-net-2019"} <= set(
+        available_presets()
+    )
+
+
+def test_a_preset_is_read_from_a_file_named_after_it_and_a_preset_is_taken_as_it_is(file: Path) -> None:
+    expected = Preset(
+        "mine",
+        "a test",
+        (LatticeLevel(2, 4, 6, "fine", couplings=(0.1,)),),
+        spacing_mm=3,
+        intensity=Intensity(),
+    )
+    assert load_preset(file) == load_preset(str(file)) == expected
+    assert load_preset(expected) is expected
+
+
+@pytest.mark.parametrize("name", ["abdomen", "nowhere.toml", ""])
+def test_an_unknown_name_is_refused_with_the_names_there_are(name: str) -> None:
+    with pytest.raises(
+        InputError, match=rf"preset '{name}' is not known; choose one of .*abdomen-ct.*\.toml"
+    ):
+        load_preset(name)
+
+
+CUBE_LEVEL = "[[levels]]\ncontrol_points = {}\nlabels = {}\nreach = {}\n"
+REFUSED = {
+    "no TOML at all": ("spacing_mm = = 3", "mine.toml.*cannot be used"),
+    "an unknown setting": ("spacing = 3\n" + VALID, "unknown setting spacing; known are .*spacing_mm"),
+    "an unknown setting of a level": (VALID + "stride = 3", "level 1 has the unknown setting stride"),
+    "an unknown setting of the intensity": (
+        VALID + "[intensity]\nhigher = 3",
+        "intensity .*unknown setting higher",
+    ),
+    "no levels": ('description = ""', r"no levels.*\[\[levels\]\]"),
+    "levels that are a number": ('description = ""\nlevels = 3', "no levels"),
+    "a level that is a number": ('description = ""\nlevels = [3]', "level 1 is 3; a table"),
+    "no description": (LEVEL, "lacks description"),
+    "a level without a step": (VALID.replace("step = 2\n", ""), "level 1 lacks step"),
+    "two kinds of levels": (VALID + CUBE_LEVEL.format(9, 5, 0.2), "2 levels of 2 kinds"),
+    "a choice there is not": (
+        VALID.replace('"fine"', '"finest"'),
+        "features = 'finest'; .*coarse, fine, full",
+    ),
+    "another global stage": ('global_stage = "rigid"\n' + VALID, "one of off, translation, affine"),
+    "text for a number": ("max_voxels = 'many'\n" + VALID, "max_voxels = 'many'; a whole number"),
+    "a fraction for a whole number": (VALID.replace("step = 2", "step = 2.0"), "step = 2.0; a whole number"),
+    "true for a number": (VALID.replace("step = 2", "step = true"), "step = True; a whole number"),
+    "text for true": (VALID + "symmetric = 'no'", "symmetric = 'no'; true or false"),
+    "a number for text": (VALID.replace('"a test"', "5"), "description = 5; text"),
+    "a number for a list": (VALID.replace("[0.1]", "0.1"), "couplings = 0.1; a list of numbers"),
+    "text in a list": (VALID.replace("[0.1]", "[0.1, 'x']"), "a list of numbers"),
+    "a negative coupling": (VALID.replace("[0.1]", "[0.1, -1]"), "couplings .* below 0"),
+    "no couplings": (VALID.replace("[0.1]", "[]"), "needs a list of couplings"),
+    "a spacing between steps": (VALID.replace("spacing = 4", "spacing = 5"), "multiples of the step"),
+    "a reach between steps": (VALID.replace("reach = 6", "reach = 7"), "multiples of the step"),
+    "a step of 0": (VALID.replace("step = 2", "step = 0"), "positive multiples"),
+    "a spacing that does not divide 16": (
+        VALID.replace("spacing = 4", "spacing = 6"),
+        "spacing 6; it must divide 16",
+    ),
+    "a step finer than its features": (VALID.replace("step = 2", "step = 1"), "multiple of sub x 2"),
+    "more sub-cells than the step has": (VALID + "sub = 2", "multiple of sub x 2"),
+    "a negative spacing": (VALID.replace("spacing_mm = 3", "spacing_mm = -3"), "a spacing of 0 or more"),
+    "too few voxels": ("max_voxels = 100\n" + VALID, "at least 4096 voxels"),
+    "a temperature of 0": ("temperature = 0\n" + VALID, "a temperature above 0"),
+    "a refinement stride of 3": ("refinement_stride = 3\n" + VALID, "a stride of 1 or 2"),
+    "a window upside down": (VALID + "[intensity]\nlow = 300.0", "low must be below high"),
+    "a percentile above 100": (VALID + "[intensity]\nhigh_percentile = 101", "0 to 100"),
+    "a divisor of 0": (VALID + "[intensity]\ndivisor = 0", "a divisor above 0"),
+    "an even number of labels": (
+        'description = ""\n' + CUBE_LEVEL.format(9, 4, 0.2),
+        "an odd number of 3 or more",
+    ),
+    "one control point": ('description = ""\n' + CUBE_LEVEL.format(1, 5, 0.2), "2 or more control points"),
+    "a reach beyond the cube": ('description = ""\n' + CUBE_LEVEL.format(9, 5, 2.5), r"reach in \(0, 2\]"),
+}
+
+
+@pytest.mark.parametrize("fault", REFUSED)
+def test_a_wrong_file_is_refused_and_the_message_says_why(fault: str, file: Path) -> None:
+    text, message = REFUSED[fault]
+    file.write_text(text, "utf-8")
+    with pytest.raises(InputError, match=message):
+        load_preset(file)
+    with pytest.raises(InputError, match=r"mine\.toml' cannot be used"):
+        load_preset(file)
+
+
+def test_a_file_that_is_not_text_is_refused(file: Path) -> None:
+    file.write_bytes(b"description = '\xff\xfe'")
+    with pytest.raises(InputError, match=r"mine\.toml' cannot be used"):
+        load_preset(file)
+
+
+def test_levels_are_offered_by_kind() -> None:
+    lattice = load_preset("fast")
+    cube = Preset("cube", "", (CubeLevel(9, 5, 0.2),))
+    assert lattice.lattice_levels == lattice.levels
+    assert lattice.cube_levels == cube.lattice_levels == ()
+    assert cube.cube_levels == cube.levels
+
+
+def test_settings_made_in_code_are_checked_too() -> None:
+    with pytest.raises(InputError, match="multiples of the step"):
+        replace(load_preset("fast").lattice_levels[0], reach=7)
+    with pytest.raises(InputError, match="0 levels"):
+        Preset("empty", "", ())
