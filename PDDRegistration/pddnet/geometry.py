@@ -6,6 +6,7 @@ sizes, spacings, points and vectors are written (x, y, z).
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
@@ -125,6 +126,27 @@ class ImageGeometry:
             spacing=_triple(np.asarray(self.spacing) * steps, "spacing"),
             origin=_triple(self.to_lps((steps - 1) / 2), "origin"),
             direction=self.direction,
+        )
+
+    def reordered_to_ras(self) -> ImageGeometry:
+        """The same voxels, axes permuted and flipped to run most nearly to right, anterior, superior."""
+        towards_ras = (
+            np.diag([-1.0, -1.0, 1.0]) @ self._direction
+        )  # [r, a]: how far grid axis a points along RAS axis r
+        order = max(
+            itertools.permutations(range(3)), key=lambda p: sum(abs(towards_ras[r, p[r]]) for r in range(3))
+        )
+        flipped = [towards_ras[r, axis] < 0 for r, axis in enumerate(order)]
+        corner = np.zeros(3)
+        for axis, flip in zip(order, flipped, strict=True):
+            corner[axis] = self.size[axis] - 1 if flip else 0
+        signs = np.where(flipped, -1.0, 1.0)
+        direction = self._direction[:, list(order)] * signs
+        return ImageGeometry(
+            size=(self.size[order[0]], self.size[order[1]], self.size[order[2]]),
+            spacing=_triple([self.spacing[axis] for axis in order], "spacing"),
+            origin=_triple(self.to_lps(corner), "origin"),
+            direction=tuple(_triple(row, "direction") for row in direction),  # type: ignore[arg-type]
         )
 
     def is_close(self, other: ImageGeometry, tolerance_mm: float = 1e-3) -> bool:

@@ -23,8 +23,12 @@ _FEATURE_CHANNELS = 13
 def working_grid(
     fixed: ImageGeometry, moving: ImageGeometry, start: SpatialTransform, preset: Preset
 ) -> ImageGeometry:
-    """The grid the levels run on; see `working_geometry`."""
-    return working_geometry(fixed, moving, _as_affine(start, fixed), preset.spacing_mm, preset.max_voxels)
+    """The grid the levels run on; see `working_geometry`.
+
+    Its axes are the fixed scan's; for the network's levels, in the order and direction its weights were trained on.
+    """
+    grid = working_geometry(fixed, moving, _as_affine(start, fixed), preset.spacing_mm, preset.max_voxels)
+    return grid.reordered_to_ras() if preset.cube_levels else grid
 
 
 def coarse_grid(fixed: ImageGeometry, preset: Preset) -> ImageGeometry:
@@ -37,7 +41,9 @@ def coarse_grid(fixed: ImageGeometry, preset: Preset) -> ImageGeometry:
 def stage_costs(preset: Preset) -> dict[str, float]:
     """Relative cost of each stage, for a progress bar."""
     costs = {"global": 0.0 if preset.global_stage == "off" else 2.0, "prepare": 2.0}
-    for number, level in enumerate(preset.levels, 1):
+    if preset.cube_levels:
+        costs["levels"] = sum(map(_level_cost, preset.levels))
+    for number, level in enumerate(preset.lattice_levels, 1):
         costs[f"level {number}"] = _level_cost(level)
     if preset.refinement_iterations:
         costs["refine"] = 0.3 * preset.refinement_iterations / preset.refinement_stride**3

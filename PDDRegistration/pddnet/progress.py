@@ -41,7 +41,7 @@ class Reporter:
     def stage(self, name: str, message: str) -> Iterator[None]:
         """Report, run and time one stage."""
         self.tick()
-        self._tell(name, message)
+        self.tell(name, message)
         start = time.perf_counter()
         yield
         self.seconds[name] = time.perf_counter() - start
@@ -57,9 +57,10 @@ class Reporter:
 
     def done(self) -> None:
         """Report the end."""
-        self._tell("done", "done")
+        self.tell("done", "done")
 
-    def _tell(self, name: str, message: str) -> None:
+    def tell(self, name: str, message: str) -> None:
+        """Report within the stage `name`."""
         if self.on_progress is not None:
             total = sum(self.costs.values())
             finished = sum(self.costs.get(stage, 0.0) for stage in self.seconds)

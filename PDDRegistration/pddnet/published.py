@@ -12,26 +12,36 @@ from pddnet.errors import InputError
 from pddnet.instance_optimisation import STEADY_FIT, InstanceOptimisation
 from pddnet.lattice import Lattice, interpolate
 from pddnet.levels import FIELD_STEP
-from pddnet.network import Level, LevelSummary, infer_with_warps
+from pddnet.network import Level, LevelSummary, PddNet, infer_with_warps
 from pddnet.preprocessing import WorkingScan
 from pddnet.progress import Reporter
 
 
-def run_published_levels(
-    fixed: WorkingScan, moving: WorkingScan, preset: Preset, reporter: Reporter
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Forward field (3, D, H, W) and spread (2, D, H, W) on the half-resolution lattice, in working voxels."""
+def network_of(preset: Preset, device: torch.device) -> PddNet | None:
+    """The network a preset's levels need, in eval mode; None for presets without such levels.
+
+    Raises:
+        InputError: the preset names no weights, or differing numbers of iterations.
+        CheckpointError: the weights cannot be had or read.
+    """
+    if not preset.cube_levels:
+        return None
     if not preset.weights:
         raise InputError(
             f"preset '{preset.name}' has levels of the network but names no weights; add weights = ..."
         )
-    iterations = {level.instance_iterations for level in preset.cube_levels}
-    if len(iterations) != 1:
+    if len({level.instance_iterations for level in preset.cube_levels}) != 1:
         raise InputError(
             f"preset '{preset.name}' has levels with different instance_iterations; use one number"
         )
-    network = load_network(preset.weights).to(fixed.image.device)
-    steps = iterations.pop()
+    return load_network(preset.weights).to(device)
+
+
+def run_published_levels(
+    network: PddNet, fixed: WorkingScan, moving: WorkingScan, preset: Preset, reporter: Reporter
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Forward field (3, D, H, W) and spread (2, D, H, W) on the half-resolution lattice, in working voxels."""
+    steps = preset.cube_levels[0].instance_iterations
     voxels = (fixed.image.shape[1], fixed.image.shape[2], fixed.image.shape[3])
     with reporter.stage("levels", f"{len(preset.levels)} levels of the network"):
         found = infer_with_warps(
@@ -40,6 +50,7 @@ def run_published_levels(
             moving.image[None],
             [Level.cubic(level.control_points, level.labels, level.reach) for level in preset.cube_levels],
             optimisation=_fit(steps) if steps else None,
+            on_stage=lambda message: reporter.tell("levels", message),
             between_chunks=reporter.tick,
         )
     half = Lattice.of_cells(voxels, FIELD_STEP)

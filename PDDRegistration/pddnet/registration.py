@@ -30,7 +30,7 @@ from pddnet.preprocessing import (
     resolved,
 )
 from pddnet.progress import Progress, Reporter
-from pddnet.published import run_published_levels
+from pddnet.published import network_of, run_published_levels
 from pddnet.refinement import refined
 from pddnet.results import displacement_in_mm, uncertainty_in_mm
 from pddnet.uncertainty import Uncertainty
@@ -138,18 +138,14 @@ def register(
     chosen = _with_overrides(load_preset(preset), weights, global_stage)
     job = _checked(fixed, moving, fixed_mask, moving_mask, initial_transform, chosen, resolve_device(device))
     check_memory(fixed.geometry, moving.geometry, chosen, job.device, memory_limit_mb)
+    network = network_of(chosen, job.device)
     reporter = Reporter(stage_costs(chosen), on_progress, cancelled)
     starts = _global_stage(job, reporter)
     start = chained(starts[0].transform, job.start) if starts else job.start
     with reporter.stage("prepare", "bringing both scans onto one grid"):
-        grid = working_grid(fixed.geometry, moving.geometry, start, chosen)
-        scans = job.on_grid(grid, start)
-        window = body_window(scans)
-        fixed_scan, moving_scan = (scan.cropped(window) for scan in scans)
-        grid = grid.cropped([w.start for w in reversed(window)], [w.stop - w.start for w in reversed(window)])
-        del scans
-    if chosen.cube_levels:
-        forward, spread = run_published_levels(fixed_scan, moving_scan, chosen, reporter)
+        fixed_scan, moving_scan, grid = _prepared(job, start)
+    if network is not None:
+        forward, spread = run_published_levels(network, fixed_scan, moving_scan, chosen, reporter)
     else:
         forward, spread = _lattice_levels(fixed_scan, moving_scan, chosen, reporter)
     with reporter.stage("finish", "transform and uncertainty in mm"):
@@ -234,6 +230,15 @@ def _global_stage(job: _Job, reporter: Reporter) -> tuple[Candidate, ...]:
             moving_centre=job.moving.geometry.centre,
         )
         return tuple(align_globally(scans, job.preset.global_stage, not job.given_start, reporter.tick))
+
+
+def _prepared(job: _Job, start: SpatialTransform) -> tuple[WorkingScan, WorkingScan, ImageGeometry]:
+    """Both scans on the working grid, cropped to the bodies, and that grid."""
+    grid = working_grid(job.fixed.geometry, job.moving.geometry, start, job.preset)
+    scans = job.on_grid(grid, start)
+    window = body_window(scans)
+    corner, size = [w.start for w in reversed(window)], [w.stop - w.start for w in reversed(window)]
+    return scans[0].cropped(window), scans[1].cropped(window), grid.cropped(corner, size)
 
 
 def _lattice_levels(

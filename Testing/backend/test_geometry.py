@@ -244,3 +244,20 @@ def test_one_slice_has_no_cube_but_every_other_frame() -> None:
     with pytest.raises(InputError, match="cube coordinates need 2 voxels"):
         slice_.matrix(Frame.LPS, Frame.CUBE)
     npt.assert_allclose(slice_.to_index(slice_.to_lps((1.0, 2.0, 0.0))), (1, 2, 0), atol=1e-12)
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(range(3))))
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, 1, 1), (1, -1, -1), (-1, -1, -1)])
+def test_reordering_to_ras_keeps_every_voxel_where_it_is(
+    order: tuple[int, ...], signs: tuple[int, ...]
+) -> None:
+    tilt = np.linalg.qr(np.eye(3) + 0.2 * np.arange(9).reshape(3, 3) / 8)[0]
+    tilt = tilt * np.sign(np.diag(tilt))
+    direction = tilt[:, list(order)] * np.asarray(signs)
+    grid = ImageGeometry((4, 5, 6), (1.0, 2.0, 3.0), (7.0, -8.0, 9.0), tuple(tuple(row) for row in direction))
+    ras = grid.reordered_to_ras()
+    axes = np.asarray(ras.direction) * np.array([[-1.0], [-1.0], [1.0]])
+    assert (np.diag(axes) > 0.8).all()
+    before = {tuple(np.round(p, 6)) for _, points in grid.slabs() for p in points.reshape(-1, 3).numpy()}
+    after = {tuple(np.round(p, 6)) for _, points in ras.slabs() for p in points.reshape(-1, 3).numpy()}
+    assert before == after
