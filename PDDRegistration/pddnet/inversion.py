@@ -13,6 +13,7 @@ from pddnet.warp import DisplacementField
 _LARGEST_STEP_MM = 20.0
 _ITERATIONS = 30
 _TOLERANCE_MM = 1e-3
+_LEAST_DETERMINANT = 0.05
 
 
 def invert(
@@ -30,8 +31,15 @@ def invert(
         inverse's x, |x + u(x) - y|. It is large where the field folds or where no fixed point maps to y.
     """
     vectors, residual = torch.empty((*onto.shape, 3)), torch.empty(onto.shape)
+    blocks = [
+        max(1, int(wide / fine)) for wide, fine in zip(field.geometry.spacing, onto.spacing, strict=True)
+    ]
+    guess = invert(field, onto.coarsened(blocks), between_slabs)[0] if max(blocks) > 1 else None
     for rows, points in onto.slabs(1 << 18):
-        x, distance = _solve(field, points.reshape(-1, 3))
+        moving = points.reshape(-1, 3)
+        x, distance = _solve(
+            field, moving, moving - field.at(moving) if guess is None else guess.apply(moving)
+        )
         vectors[rows] = (x.view(points.shape) - points).float()
         residual[rows] = distance.view(points.shape[:-1]).float()
         if between_slabs:
@@ -39,9 +47,8 @@ def invert(
     return DisplacementField(vectors, onto, onto), Volume(residual, onto)
 
 
-def _solve(field: DisplacementField, y: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Points x (N, 3) with x + u(x) = y as nearly as can be, and the distances left (N,)."""
-    x = y - field.at(y)
+def _solve(field: DisplacementField, y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Points x (N, 3) with x + u(x) = y as nearly as can be, from a first guess, and the distances left (N,)."""
     error = field.apply(x) - y
     distance = error.norm(dim=-1)
     damping = torch.ones_like(distance)
@@ -63,10 +70,13 @@ def _solve(field: DisplacementField, y: torch.Tensor) -> tuple[torch.Tensor, tor
 
 def _newton_step(field: DisplacementField, x: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
     """J^-1 error, of bounded length; the plain error where J = I + du/dx is close to singular or folded."""
-    jacobian = torch.eye(3, dtype=torch.float64) + field.gradient_at(x)
-    regular = torch.linalg.det(jacobian) > 0.05
-    safe = torch.where(regular[:, None, None], jacobian, torch.eye(3, dtype=torch.float64))
-    step = torch.linalg.solve(safe, error)
+    first, second, third = (torch.eye(3, dtype=torch.float64) + field.gradient_at(x)).unbind(
+        -1
+    )  # columns of J
+    rows = torch.stack((second.cross(third, -1), third.cross(first, -1), first.cross(second, -1)), -2)
+    determinant = (first * rows[..., 0, :]).sum(-1, keepdim=True)
+    solved = (rows @ error[..., None])[..., 0] / determinant  # Cramer's rule
+    step = torch.where(determinant > _LEAST_DETERMINANT, solved, error)
     length = step.norm(dim=-1, keepdim=True).clamp(min=1e-12)
     bounded: torch.Tensor = step * (_LARGEST_STEP_MM / length).clamp(max=1)
     return bounded
