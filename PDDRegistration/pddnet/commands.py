@@ -158,7 +158,7 @@ def info(arguments: argparse.Namespace, _: Interruption) -> Answer:
 
 def demo(arguments: argparse.Namespace, interruption: Interruption) -> Answer:
     """Make two scans, register them, and show what came of it."""
-    from pddnet.demo import run_demo
+    from pddnet.demo import run_demo, summary
 
     check_output_folder(arguments.out)
     display = ProgressDisplay()
@@ -171,7 +171,7 @@ def demo(arguments: argparse.Namespace, interruption: Interruption) -> Answer:
         report = run_demo(arguments.out, preset=arguments.preset, device=arguments.device, on_progress=show)
     finally:
         display.close()
-    return Answer(dict(report or {}), f"results are in {arguments.out}")
+    return Answer(report, summary(report, arguments.out))
 
 
 def _inputs(arguments: argparse.Namespace) -> dict[str, Path]:
