@@ -25,7 +25,8 @@ from pddnet.uncertainty import label_spread
 Hook = Callable[[], None]
 
 FIELD_STEP = 2
-_LEAST_WEIGHT = 0.02
+_AIR_WEIGHT = 0.02
+_LEAST_WEIGHT = 1e-4
 _LEAST_CONTROL_POINTS = 2
 _EXTENSION = 0.02
 
@@ -114,14 +115,14 @@ def control_point_weights(
 ) -> torch.Tensor:
     """How much each control point counts, (D, H, W): the share of its cell in the body that the moving scan shows.
 
-    At least 0.02, so that air and masked parts follow their neighbours.
+    Air that both scans know counts 0.02; where a scan ends or is masked next to nothing counts.
     """
     voxels = _voxels(fixed)
     control = Lattice.of_cells(voxels, level.spacing)
-    pooled = F.avg_pool3d((fixed.body if body_weights else fixed.known)[None], level.spacing)[0]
-    shown = F.avg_pool3d(moving.known[None], level.spacing)[0]
+    known, body, shown = (F.avg_pool3d(x[None], level.spacing)[0] for x in (fixed.known, fixed.body, moving.known))
+    counted = torch.maximum(body, _AIR_WEIGHT * known) if body_weights else known
     at = interpolate(field, Lattice.of_cells(voxels, FIELD_STEP), control)
-    return (pooled * sample_displaced(shown, control, at))[0].clamp(min=_LEAST_WEIGHT)
+    return (counted * sample_displaced(shown, control, at))[0].clamp(min=_LEAST_WEIGHT)
 
 
 def _search(
@@ -145,7 +146,7 @@ def _search(
     del fixed_features, moving_features
     labels = lattice_labels(radius, cost) * level.step  # working voxels
     mean, coupling = _regularised(cost, labels, weights, level, between_chunks)
-    confidence = (weights - _LEAST_WEIGHT)[None]  # nothing pulls where there is no body, or a mask forbids it
+    confidence = (weights - _AIR_WEIGHT).clamp(min=0)[None]  # nothing pulls where there is no body, or a mask forbids it
     update = extended(mean.permute(3, 0, 1, 2), confidence, _EXTENSION)  # (3, K_d, K_h, K_w)
     update = interpolate(update, control, half)
     if spread is not None:

@@ -139,7 +139,7 @@ def test_weights_ask_what_the_moving_scan_shows_where_the_field_leads() -> None:
     level = LEVELS["fine"]
     still = control_point_weights(scan(image), moving, field, level, True)
     assert still[..., :6].min() == 1
-    assert still[..., 6:].max() == pytest.approx(0.02)
+    assert still[..., 6:].max() < 1e-3  # next to nothing, less than known air
     field[0] += 8  # everything is found two control points further along x
     led = control_point_weights(scan(image), moving, field, level, True)
     assert torch.equal(led[..., :-2], still[..., 2:])
