@@ -20,13 +20,12 @@ def blocks(markdown: str, language: str) -> list[str]:
 
 
 def scan(shift_mm: float) -> sitk.Image:
-    """A smooth CT-like body with one bright organ, moved left by `shift_mm`: 40x36x32 voxels of 5 mm."""
-    z, y, x = np.mgrid[:32, :36, :40] * 5.0
-    body = ((x - 98 - shift_mm) / 85) ** 2 + ((y - 88) / 70) ** 2 + ((z - 78) / 90) ** 2
-    organ = ((x - 70 - shift_mm) / 30) ** 2 + ((y - 80) / 25) ** 2 + ((z - 78) / 35) ** 2
-    image = sitk.GetImageFromArray(
-        (np.where(organ < 1, 150.0, np.where(body < 1, 40.0, -1000.0))).astype(np.float32)
-    )
+    """A small CT-like body with one bright organ, moved left by `shift_mm`: 28x25x22 voxels of 5 mm."""
+    z, y, x = np.mgrid[:22, :25, :28] * 5.0
+    body = ((x - 68 - shift_mm) / 60) ** 2 + ((y - 62) / 49) ** 2 + ((z - 55) / 63) ** 2
+    organ = ((x - 49 - shift_mm) / 21) ** 2 + ((y - 56) / 18) ** 2 + ((z - 55) / 25) ** 2
+    intensities = np.where(organ < 1, 150.0, np.where(body < 1, 40.0, -1000.0))
+    image = sitk.GetImageFromArray(intensities.astype(np.float32))
     image.SetSpacing((5.0, 5.0, 5.0))
     return image
 
