@@ -29,6 +29,8 @@ _SEARCHES = (
         step=4, spacing=8, reach=32, features="coarse", sub=2, couplings=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
     ),
     LatticeLevel(step=4, spacing=4, reach=12, features="coarse", sub=2, couplings=(0.002, 0.01, 0.05, 0.25)),
+    # less than half a step is not seen by the two above: of small turns this finds most
+    LatticeLevel(step=2, spacing=4, reach=8, features="coarse", couplings=(0.002, 0.01, 0.05, 0.25)),
 )
 _CLEARLY_BETTER = 0.98
 _SCALES = (0.6, 1.6)  # singular values an affine candidate may have
