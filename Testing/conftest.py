@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch; spinning threads starve one another
+
 import numpy as np
 import pytest
 import torch

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
@@ -23,6 +24,7 @@ OK, UNEXPECTED, BAD_INPUT, NOT_ENOUGH_MEMORY, CANCELLED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` are those of the process by default. Returns the exit code."""
     parsed = _parser().parse_args(arguments)
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before PyTorch; spinning threads starve a busy machine
     try:
         with Interruption(immediate=parsed.immediate) as interruption:
             if parsed.debug:
@@ -185,12 +187,12 @@ def _add_info(command: argparse.ArgumentParser) -> None:
 
 def _add_demo(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where results go")
-    _add_preset(command)
+    _add_preset(command, "abdomen-ct")
     _add_device(command)
 
 
-def _add_preset(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--preset", default="generic", help="name or .toml file; `pddnet info` lists them")
+def _add_preset(command: argparse.ArgumentParser, default: str = "generic") -> None:
+    command.add_argument("--preset", default=default, help="name or .toml file; `pddnet info` lists them")
 
 
 def _add_device(command: argparse.ArgumentParser) -> None:

@@ -146,7 +146,8 @@ def _search(
     del fixed_features, moving_features
     labels = lattice_labels(radius, cost) * level.step  # working voxels
     mean, coupling = _regularised(cost, labels, weights, level, between_chunks)
-    confidence = (weights - _AIR_WEIGHT).clamp(min=0)[None]  # nothing pulls where there is no body, or a mask forbids it
+    # only a known body pulls; elsewhere the update is continued smoothly
+    confidence = (weights - _AIR_WEIGHT).clamp(min=0)[None]
     update = extended(mean.permute(3, 0, 1, 2), confidence, _EXTENSION)  # (3, K_d, K_h, K_w)
     update = interpolate(update, control, half)
     if spread is not None:
