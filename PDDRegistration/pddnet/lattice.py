@@ -78,26 +78,30 @@ def compose(update: torch.Tensor, before: torch.Tensor, lattice: Lattice) -> tor
 
 
 def symmetrised(
-    forward: torch.Tensor, backward: torch.Tensor, lattice: Lattice, pooled_by: int, iterations: int = 10
+    forward: torch.Tensor,
+    backward: torch.Tensor,
+    lattice: Lattice,
+    pooled_by: int,
+    iterations: int = 10,
+    between_iterations: Callable[[], None] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Make two opposite fields more nearly each other's inverse.
 
     On a lattice pooled by `pooled_by` both pass `iterations` times through u' = (u - v o (id + u)) / 2 (and the same
     for v); what that changes is added to the fields, so that their detail stays.
     """
-    voxels = (
-        lattice.shape[0] * lattice.step,
-        lattice.shape[1] * lattice.step,
-        lattice.shape[2] * lattice.step,
-    )
-    coarse = Lattice.of_cells(voxels, lattice.step * pooled_by)
     before = [F.avg_pool3d(field[None], pooled_by)[0] for field in (forward, backward)]
     u, v = before
+    first = lattice.first + lattice.step * (pooled_by - 1) / 2
+    coarse = Lattice((u.shape[1], u.shape[2], u.shape[3]), lattice.step * pooled_by, first)
     for _ in range(iterations):
         u, v = (u - sample_displaced(v, coarse, u)) / 2, (v - sample_displaced(u, coarse, v)) / 2
-    return forward + interpolate(u - before[0], coarse, lattice), backward + interpolate(
-        v - before[1], coarse, lattice
+        if between_iterations:
+            between_iterations()
+    forward_change, backward_change = (
+        interpolate(now - then, coarse, lattice) for now, then in zip((u, v), before, strict=True)
     )
+    return forward + forward_change, backward + backward_change
 
 
 def sample_displaced(values: torch.Tensor, lattice: Lattice, displacement: torch.Tensor) -> torch.Tensor:

@@ -78,17 +78,19 @@ def run_level(
 ) -> FieldPair:
     """Search at one level from where `fields` left off."""
     forward, spread = _search(fixed, moving, fields.forward, fields.spread, level, settings, between_chunks)
-    if not level.symmetric:
-        return FieldPair(forward, fields.backward, spread)
-    backward, _ = _search(moving, fixed, fields.backward, None, level, settings, between_chunks)
-    voxels = _voxels(fixed)
-    forward, backward = symmetrised(
-        forward, backward, Lattice.of_cells(voxels, FIELD_STEP), 2 if level.step >= 4 else 1
-    )
-    return FieldPair(forward, backward, spread)
+    between_chunks()
+    backward = fields.backward
+    if level.symmetric:
+        backward, _ = _search(moving, fixed, backward, None, level, settings, between_chunks)
+        between_chunks()
+        half, pooled_by = Lattice.of_cells(_voxels(fixed), FIELD_STEP), 2 if level.step >= 4 else 1
+        forward, backward = symmetrised(forward, backward, half, pooled_by, between_iterations=between_chunks)
+    return FieldPair(forward, backward, fields.spread if spread is None else spread)
 
 
-def level_features(image: torch.Tensor, level: LatticeLevel) -> torch.Tensor:
+def level_features(
+    image: torch.Tensor, level: LatticeLevel, between_chunks: Hook | None = None
+) -> torch.Tensor:
     """Features of a scan (1, D, H, W) on the lattice of cells of `level.step` voxels: (C, D', H', W').
 
     Twelve MIND-SSC channels and the weighted intensity; the sub^3 finer cells of a cell follow as channels. Scaled so
@@ -97,12 +99,13 @@ def level_features(image: torch.Tensor, level: LatticeLevel) -> torch.Tensor:
     whole = image[None]
     if level.features == "coarse":
         intensity = F.avg_pool3d(whole, 2)
-        descriptor, cell = mind_ssc(intensity, dilation=1), 2
+        descriptor, cell = mind_ssc(intensity, dilation=1, between_channels=between_chunks), 2
     elif level.features == "fine":
         intensity = F.avg_pool3d(whole, 2)
-        descriptor, cell = mind_ssc(whole, dilation=2, stride=2), 2
+        descriptor, cell = mind_ssc(whole, dilation=2, stride=2, between_channels=between_chunks), 2
     else:
-        intensity, descriptor, cell = whole, mind_ssc(whole, dilation=2), 1
+        intensity, cell = whole, 1
+        descriptor = mind_ssc(whole, dilation=2, between_channels=between_chunks)
     features = torch.cat((descriptor, level.intensity_weight * intensity), 1)
     pooled_by = level.step // level.sub // cell
     if pooled_by > 1:
@@ -119,7 +122,9 @@ def control_point_weights(
     """
     voxels = _voxels(fixed)
     control = Lattice.of_cells(voxels, level.spacing)
-    known, body, shown = (F.avg_pool3d(x[None], level.spacing)[0] for x in (fixed.known, fixed.body, moving.known))
+    known, body, shown = (
+        F.avg_pool3d(x[None], level.spacing)[0] for x in (fixed.known, fixed.body, moving.known)
+    )
     counted = torch.maximum(body, _AIR_WEIGHT * known) if body_weights else known
     at = interpolate(field, Lattice.of_cells(voxels, FIELD_STEP), control)
     return (counted * sample_displaced(shown, control, at))[0].clamp(min=_LEAST_WEIGHT)
@@ -133,14 +138,14 @@ def _search(
     level: LatticeLevel,
     settings: LevelSettings,
     between_chunks: Hook,
-) -> tuple[torch.Tensor, torch.Tensor]:
+) -> tuple[torch.Tensor, torch.Tensor | None]:
     """One direction: the composed field, and the accumulated spread where one is given."""
     voxels, stride, radius = _voxels(fixed), level.spacing // level.step, level.reach // level.step
     half, control = Lattice.of_cells(voxels, FIELD_STEP), Lattice.of_cells(voxels, level.step).every(stride)
     weights = control_point_weights(fixed, moving, field, level, settings.body_weights)
-    fixed_features = level_features(fixed.image, level)
+    fixed_features = level_features(fixed.image, level, between_chunks)
     between_chunks()
-    moving_features = level_features(_warped(moving.image, field, between_chunks), level)
+    moving_features = level_features(_warped(moving.image, field, between_chunks), level, between_chunks)
     between_chunks()
     cost = lattice_dissimilarity(fixed_features, moving_features, stride, radius, between_chunks)
     del fixed_features, moving_features
@@ -153,7 +158,7 @@ def _search(
     if spread is not None:
         new = label_spread(cost, labels, mean, coupling, settings.temperature, between_chunks)
         spread = interpolate(new, control, half) + sample_displaced(spread, half, update)
-    return compose(update, field, half), spread if spread is not None else update.new_zeros(())
+    return compose(update, field, half), spread
 
 
 def _regularised(
@@ -172,6 +177,7 @@ def _regularised(
         )
         return expected_displacement(probabilities, labels.view(width, width, width, 3)), 0.0
     cost.copy_(weighted_box_mean(cost, weights))
+    between_chunks()
     couplings = [coupling / FIELD_STEP**2 for coupling in level.couplings]  # per squared working voxel
     return quadratic_mean_field(cost, labels, weights, couplings, between_chunks), couplings[-1]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -193,6 +194,7 @@ def on_working_grid(
     transform: SpatialTransform,
     scaling: Scaling,
     device: torch.device,
+    between_slabs: Callable[[], None] = lambda: None,
 ) -> WorkingScan:
     """Resample a scan through `transform` (grid point -> scan point, mm LPS) and scale its intensities.
 
@@ -203,7 +205,9 @@ def on_working_grid(
     if max(factors) > 1:
         geometry = geometry.coarsened(factors)
         source, allowed = (None if x is None else _block_mean(x, factors) for x in (source, allowed))  # type: ignore[assignment]
-    image, known = _resampled(source, allowed, geometry, grid, transform, scan.fill_value, device)
+    image, known = _resampled(
+        source, allowed, geometry, grid, transform, scan.fill_value, device, between_slabs
+    )
     image = scaling.apply(image)
     body = (F.max_pool3d(image[None], 3, 1, 1)[0] > scaling.foreground).to(image) * known
     return WorkingScan(image, known, body)
@@ -229,11 +233,10 @@ def _resampled(
     transform: SpatialTransform,
     fill: float,
     device: torch.device,
+    between_slabs: Callable[[], None],
 ) -> tuple[torch.Tensor, torch.Tensor]:
     channels = [data - fill, torch.ones_like(data) if allowed is None else allowed]
-    source = torch.stack(channels)[None].to(
-        device
-    )  # (1, 2, D, H, W); 0 outside becomes `fill` and "not known"
+    source = torch.stack(channels)[None].to(device)  # (1, 2, D, H, W); beyond it: `fill`, not known
     out = torch.empty((2, *grid.shape), device=device)
     size = torch.tensor(geometry.size, dtype=torch.float64)
     to_index = geometry.matrix(Frame.LPS, Frame.INDEX)
@@ -241,6 +244,7 @@ def _resampled(
         index = transform_points_torch(to_index, transform.apply(points))
         cube = (2 * (index + 0.5) / size - 1).float().to(device)  # -1 and 1 at the outer voxel edges
         out[:, rows] = F.grid_sample(source, cube[None], padding_mode="zeros", align_corners=False)[0]
+        between_slabs()
     return out[:1] + fill, (out[1:] > 0.5).float()
 
 

@@ -85,17 +85,19 @@ class _Job:
     fixed_scaling: Scaling
     moving_scaling: Scaling
 
-    def on_grid(self, grid: ImageGeometry, transform: SpatialTransform) -> tuple[WorkingScan, WorkingScan]:
-        """Both scans on a grid of the fixed space, the moving one through a transform."""
-        fixed = on_working_grid(
-            self.fixed, self.fixed_mask, grid, AffineTransform.identity(), self.fixed_scaling, self.device
+    def fixed_on(self, grid: ImageGeometry, tick: Callable[[], None]) -> WorkingScan:
+        """The fixed scan on a grid of its space."""
+        start = AffineTransform.identity()
+        return on_working_grid(
+            self.fixed, self.fixed_mask, grid, start, self.fixed_scaling, self.device, tick
         )
-        return fixed, self.moving_on_grid(grid, transform)
 
-    def moving_on_grid(self, grid: ImageGeometry, transform: SpatialTransform) -> WorkingScan:
+    def moving_on(
+        self, grid: ImageGeometry, start: SpatialTransform, tick: Callable[[], None]
+    ) -> WorkingScan:
         """The moving scan seen through a transform from a grid of the fixed space."""
         return on_working_grid(
-            self.moving, self.moving_mask, grid, transform, self.moving_scaling, self.device
+            self.moving, self.moving_mask, grid, start, self.moving_scaling, self.device, tick
         )
 
 
@@ -143,7 +145,7 @@ def register(
     starts = _global_stage(job, reporter)
     start = chained(starts[0].transform, job.start) if starts else job.start
     with reporter.stage("prepare", "bringing both scans onto one grid"):
-        fixed_scan, moving_scan, grid = _prepared(job, start)
+        fixed_scan, moving_scan, grid = _prepared(job, start, reporter.tick)
     if network is not None:
         forward, spread = run_published_levels(network, fixed_scan, moving_scan, chosen, reporter)
     else:
@@ -224,18 +226,20 @@ def _global_stage(job: _Job, reporter: Reporter) -> tuple[Candidate, ...]:
         grid = coarse_grid(job.fixed.geometry, job.preset)
         scans = CoarseScans(
             grid=grid,
-            fixed=job.on_grid(grid, job.start)[0],
-            moving=lambda transform: job.moving_on_grid(grid, chained(transform, job.start)),
+            fixed=job.fixed_on(grid, reporter.tick),
+            moving=lambda transform: job.moving_on(grid, chained(transform, job.start), reporter.tick),
             fixed_centre=job.fixed.geometry.centre,
             moving_centre=job.moving.geometry.centre,
         )
         return tuple(align_globally(scans, job.preset.global_stage, not job.given_start, reporter.tick))
 
 
-def _prepared(job: _Job, start: SpatialTransform) -> tuple[WorkingScan, WorkingScan, ImageGeometry]:
+def _prepared(
+    job: _Job, start: SpatialTransform, tick: Callable[[], None]
+) -> tuple[WorkingScan, WorkingScan, ImageGeometry]:
     """Both scans on the working grid, cropped to the bodies, and that grid."""
     grid = working_grid(job.fixed.geometry, job.moving.geometry, start, job.preset)
-    scans = job.on_grid(grid, start)
+    scans = (job.fixed_on(grid, tick), job.moving_on(grid, start, tick))
     window = body_window(scans)
     corner, size = [w.start for w in reversed(window)], [w.stop - w.start for w in reversed(window)]
     return scans[0].cropped(window), scans[1].cropped(window), grid.cropped(corner, size)

@@ -230,21 +230,39 @@ def test_an_initial_transform_is_followed_and_part_of_the_result(
     torch.testing.assert_close(centred.displacement.vectors, result.displacement.vectors, atol=0.05, rtol=0)
 
 
-def test_the_global_stage_runs_when_it_is_asked_for(fixed: Volume, patient: Volume) -> None:
-    far = Volume(
-        patient.data, replace(patient.geometry, origin=tuple(np.add(patient.geometry.origin, (60, 0, 50))))
-    )
-    with_it = register(fixed, far, preset=replace(QUICK, global_stage="translation"), device="cpu")
-    assert with_it.starts[0].dissimilarity < 0.98 * max(start.dissimilarity for start in with_it.starts)
-    shift = with_it.starts[0].transform.matrix[:3, 3]
-    assert np.linalg.norm(shift - (60, 0, 50)) < 25
-    assert np.linalg.norm(with_it.displacement.vectors.mean((0, 1, 2)).numpy() - (60, 0, 50)) < 25
-    without = register(
-        fixed, far, preset=replace(QUICK, global_stage="translation"), device="cpu", global_stage=False
-    )
+def moved(scan: Volume, transform: AffineTransform) -> Volume:
+    """The same voxels, carried along by a rigid transform."""
+    geometry, linear = scan.geometry, transform.matrix[:3, :3]
+    origin = transform.apply(torch.tensor(geometry.origin, dtype=torch.float64)).tolist()
+    direction = linear @ np.asarray(geometry.direction)
+    return Volume(scan.data, replace(geometry, origin=tuple(origin), direction=tuple(map(tuple, direction))))
+
+
+def test_the_global_stage_runs_when_it_is_asked_for_and_its_start_is_used(
+    fixed: Volume, patient: Volume
+) -> None:
+    shift = (150.0, 0.0, 90.0)  # far beyond the reach of the levels
+    far = moved(patient, AffineTransform.translation(shift))
+    preset = replace(QUICK, global_stage="translation")
+    result = register(fixed, far, preset=preset, device="cpu")
+    assert result.starts[0].dissimilarity < 0.98 * max(start.dissimilarity for start in result.starts)
+    assert np.linalg.norm(result.starts[0].transform.matrix[:3, 3] - shift) < 25
+    assert np.linalg.norm(result.displacement.vectors.mean((0, 1, 2)).numpy() - shift) < 25
+    without = register(fixed, far, preset=preset, device="cpu", global_stage=False)
     assert without.starts == ()
-    assert "global" in with_it.stage_seconds
+    assert "global" in result.stage_seconds
     assert "global" not in without.stage_seconds
+
+
+def test_the_global_stage_corrects_a_given_start_in_the_fixed_space(patient: Volume) -> None:
+    quarter_turn = np.eye(4)
+    quarter_turn[:2, :2] = ((0, -1), (1, 0))
+    given = AffineTransform(quarter_turn)
+    truth = AffineTransform.translation((48.0, 0.0, 0.0)).followed_by(given)  # the given start forgets 48 mm
+    preset = replace(SMALL, levels=SMALL.levels[2:3], global_stage="affine")  # the level reaches only 16 mm
+    result = register(patient, moved(patient, truth), preset=preset, device="cpu", initial_transform=given)
+    assert mean_error(result, given, patient) > 40
+    assert mean_error(result, truth, patient) < 0.6 * SPACING
 
 
 def test_what_lies_outside_the_masks_does_not_pull(

@@ -7,7 +7,7 @@ other. Two such pairs share the same offset between their members, so six maps o
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +19,14 @@ _DIAGONALS = tuple((a, b, sign) for a in range(3) for b in range(a + 1, 3) for s
 _VARIANCE_BOUNDS = (1e-3, 1e3)
 
 
-def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2, stride: int = 1) -> torch.Tensor:
+def mind_ssc(
+    image: torch.Tensor,
+    *,
+    radius: int = 1,
+    dilation: int = 2,
+    stride: int = 1,
+    between_channels: Callable[[], None] | None = None,
+) -> torch.Tensor:
     """The 12 channels of MIND-SSC.
 
     Args:
@@ -27,6 +34,7 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2, stride:
         radius: patches are boxes of 2 radius + 1 voxels at stride 1, and of 2 radius + 2 voxels at stride 2.
         dilation: distance of the six neighbours in voxels; a multiple of the stride.
         stride: 1, or 2 for descriptors centred between voxels 2i and 2i + 1 (patches then have an even width).
+        between_channels: called between channels, where a caller may stop.
 
     Returns:
         (B, 12, D / stride, H / stride, W / stride), in (0, 1]; the border is replicated.
@@ -40,7 +48,7 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2, stride:
         raise InputError(
             f"radius {radius}, dilation {dilation}, stride {stride}: the stride is 1 or 2 and divides the dilation"
         )
-    channels = torch.cat(list(_pair_distances(image, radius, dilation, stride)), 1)
+    channels = torch.cat(list(_pair_distances(image, radius, dilation, stride, between_channels)), 1)
     channels = channels - channels.amin(1, keepdim=True)
     variance = channels.mean(1, keepdim=True)
     mean = variance.mean((1, 2, 3, 4), keepdim=True).clamp(min=torch.finfo(image.dtype).tiny)
@@ -52,7 +60,9 @@ def mind_ssc(image: torch.Tensor, *, radius: int = 1, dilation: int = 2, stride:
     )
 
 
-def _pair_distances(image: torch.Tensor, radius: int, dilation: int, stride: int) -> Iterator[torch.Tensor]:
+def _pair_distances(
+    image: torch.Tensor, radius: int, dilation: int, stride: int, between_channels: Callable[[], None] | None
+) -> Iterator[torch.Tensor]:
     """The 12 patch distances, each (B, 1, D, H, W) / stride."""
     reach = 2 * dilation + radius  # how far from a voxel its descriptor looks
     padded = F.pad(image, (reach,) * 6, mode="replicate")
@@ -60,9 +70,10 @@ def _pair_distances(image: torch.Tensor, radius: int, dilation: int, stride: int
         offset = [0, 0, 0]
         offset[a], offset[b] = dilation, sign * dilation
         squared = (padded - torch.roll(padded, [-o for o in offset], dims=(2, 3, 4))).square()
-        distance = _box_mean(
-            _trim(squared, dilation), 2 * radius + stride, stride
-        )  # from `dilation` voxels outside the image
+        # `distance` begins `dilation` voxels outside the image
+        distance = _box_mean(_trim(squared, dilation), 2 * radius + stride, stride)
+        if between_channels:
+            between_channels()
         for axis, shift in ((a, -dilation), (b, -sign * dilation)):
             yield _window(distance, axis + 2, (dilation + shift) // stride, dilation // stride)
 
