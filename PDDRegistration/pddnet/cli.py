@@ -24,9 +24,8 @@ OK, UNEXPECTED, BAD_INPUT, NOT_ENOUGH_MEMORY, CANCELLED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` are those of the process by default. Returns the exit code."""
     parsed = _parser().parse_args(arguments)
-    os.environ.setdefault(
-        "OMP_WAIT_POLICY", "PASSIVE"
-    )  # before PyTorch; spinning threads starve a busy machine
+    # before PyTorch is imported; its threads would spin while they wait, and starve a busy machine
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     try:
         with Interruption(immediate=parsed.immediate) as interruption:
             if parsed.debug:

@@ -353,3 +353,10 @@ def test_a_field_is_single_precision_on_the_cpu_without_a_graph() -> None:
     field = DisplacementField(vectors, ImageGeometry((2, 2, 2)))
     assert (field.vectors.dtype, field.vectors.requires_grad) == (torch.float32, False)
     assert field.geometry.matrix(Frame.INDEX, Frame.LPS)[3, 3] == 1
+
+
+def test_a_field_that_is_not_finite_is_refused() -> None:
+    vectors = torch.zeros(3, 3, 3, 3)
+    vectors[1, 1, 1, 0] = torch.nan
+    with pytest.raises(InputError, match="NaN or infinite"):
+        DisplacementField(vectors, ImageGeometry((3, 3, 3)))
