@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields
@@ -170,7 +171,9 @@ class Preset:
             raise InputError(
                 f"preset {self.name} has {len(self.levels)} levels of {len(kinds)} kinds; one kind is needed"
             )
-        if self.spacing_mm < 0 or self.max_voxels < 16**3 or self.temperature <= 0:
+        if not (
+            0 <= self.spacing_mm < math.inf and self.max_voxels >= 16**3 and 0 < self.temperature < math.inf
+        ):
             raise InputError(
                 f"preset {self.name} has spacing_mm {self.spacing_mm}, max_voxels {self.max_voxels} and temperature "
                 f"{self.temperature}; needed are a spacing of 0 or more, at least 4096 voxels and a temperature above 0"

@@ -108,6 +108,7 @@ def refine_on_features(
     initial: torch.Tensor,
     config: FeatureRefinement = DEFAULT_REFINEMENT,
     *,
+    weights: torch.Tensor | None = None,
     between_chunks: Hook | None = None,
 ) -> torch.Tensor:
     """Displacements that bring the moving features onto the fixed ones.
@@ -119,6 +120,7 @@ def refine_on_features(
     Args:
         fixed_features, moving_features: (1, C, D, H, W) at whatever stride the refinement shall run.
         initial: (D, H, W, 3), normalised (x, y, z), on the grid of the features; it is not changed.
+        weights: (D, H, W), how much the features of each point count; all alike by default.
         between_chunks: called before each iteration; what it raises ends the fit.
 
     Returns:
@@ -134,11 +136,15 @@ def refine_on_features(
     extent = torch.tensor(shape[:1:-1], dtype=initial.dtype, device=initial.device)  # (W, H, D)
     voxel = 2 / (extent - 1).clamp(min=1)
     fixed, moving = fixed_features.detach(), moving_features.detach()
+    counted = (
+        torch.ones(shape[2:], dtype=initial.dtype, device=initial.device) if weights is None else weights
+    )
 
     def mean_cost(in_voxels: torch.Tensor) -> torch.Tensor:
         positions = (identity + in_voxels * voxel)[None]
         warped = F.grid_sample(moving, positions, padding_mode="border", align_corners=True)
-        return F.mse_loss(warped, fixed) + config.diffusion_weight * diffusion(in_voxels)
+        difference = (warped - fixed).square().mean(1)[0] * counted  # (D, H, W)
+        return difference.mean() + config.diffusion_weight * diffusion(in_voxels)
 
     start = initial / voxel
     return voxel * _fit(mean_cost, start, config, between_chunks)

@@ -28,7 +28,7 @@ def invert(
 
     Returns:
         The inverse, mm LPS, and its residual: the distance in mm between a moving point y and where the field takes the
-        inverse's x, |x + u(x) - y|. It is large where the field folds or where no fixed point maps to y.
+        inverse's x, |x + u(x) - y|. It is large where the field folds.
     """
     vectors, residual = torch.empty((*onto.shape, 3)), torch.empty(onto.shape)
     blocks = [

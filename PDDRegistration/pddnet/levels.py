@@ -19,7 +19,13 @@ from pddnet.features.mind_ssc import mind_ssc
 from pddnet.lattice import Lattice, compose, extended, interpolate, sample_displaced, symmetrised, warp_on
 from pddnet.lattice_correlation import lattice_dissimilarity, lattice_labels
 from pddnet.preprocessing import WorkingScan
-from pddnet.regularisation import PUBLISHED_WEIGHTS, expected_displacement, regularise
+from pddnet.regularisation import (
+    PUBLISHED_WEIGHTS,
+    displacement_covariance_diagonal,
+    entropy,
+    expected_displacement,
+    regularise,
+)
 from pddnet.uncertainty import label_spread
 
 Hook = Callable[[], None]
@@ -150,36 +156,54 @@ def _search(
     cost = lattice_dissimilarity(fixed_features, moving_features, stride, radius, between_chunks)
     del fixed_features, moving_features
     labels = lattice_labels(radius, cost) * level.step  # working voxels
-    mean, coupling = _regularised(cost, labels, weights, level, between_chunks)
+    regularised = _by_quadratic_mean_field if level.regulariser == "quadratic" else _by_min_convolution
+    mean, new_spread = regularised(cost, labels, weights, level, settings.temperature, between_chunks)
     # only a known body pulls; elsewhere the update is continued smoothly
     confidence = (weights - _AIR_WEIGHT).clamp(min=0)[None]
     update = extended(mean.permute(3, 0, 1, 2), confidence, _EXTENSION)  # (3, K_d, K_h, K_w)
     update = interpolate(update, control, half)
     if spread is not None:
-        new = label_spread(cost, labels, mean, coupling, settings.temperature, between_chunks)
-        spread = interpolate(new, control, half) + sample_displaced(spread, half, update)
+        spread = interpolate(new_spread(), control, half) + sample_displaced(spread, half, update)
     return compose(update, field, half), spread
 
 
-def _regularised(
-    cost: torch.Tensor, labels: torch.Tensor, weights: torch.Tensor, level: LatticeLevel, between_chunks: Hook
-) -> tuple[torch.Tensor, float]:
-    """Displacement (D, H, W, 3) in working voxels of each control point, and the coupling it was found with.
+def _by_quadratic_mean_field(
+    cost: torch.Tensor,
+    labels: torch.Tensor,
+    weights: torch.Tensor,
+    level: LatticeLevel,
+    temperature: float,
+    between_chunks: Hook,
+) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+    """Displacement (D, H, W, 3) of each control point, and what computes its variance and entropy (2, D, H, W).
 
-    `cost` (D, H, W, L) is smoothed in place for the quadratic mean field.
+    `cost` (D, H, W, L) is smoothed in place; `labels` (L, 3) and the results are in working voxels.
     """
-    if level.regulariser == "min-convolution":
-        width = round(labels.shape[0] ** (1 / 3))
-        probabilities = regularise(
-            cost.view(*cost.shape[:3], width, width, width) * level.scale,
-            PUBLISHED_WEIGHTS,
-            between_chunks=between_chunks,
-        )
-        return expected_displacement(probabilities, labels.view(width, width, width, 3)), 0.0
     cost.copy_(weighted_box_mean(cost, weights))
     between_chunks()
     couplings = [coupling / FIELD_STEP**2 for coupling in level.couplings]  # per squared working voxel
-    return quadratic_mean_field(cost, labels, weights, couplings, between_chunks), couplings[-1]
+    mean = quadratic_mean_field(cost, labels, weights, couplings, between_chunks)
+    return mean, lambda: label_spread(cost, labels, mean, couplings[-1], temperature, between_chunks)
+
+
+def _by_min_convolution(
+    cost: torch.Tensor,
+    labels: torch.Tensor,
+    _weights: torch.Tensor,
+    level: LatticeLevel,
+    _temperature: float,
+    between_chunks: Hook,
+) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+    """As `_by_quadratic_mean_field`, but by the paper's two rounds, whose probabilities need no temperature."""
+    width = (2 * level.reach // level.step + 1,) * 3
+    probabilities = regularise(
+        cost.view(*cost.shape[:3], *width) * level.scale, PUBLISHED_WEIGHTS, between_chunks=between_chunks
+    )
+    labels = labels.view(*width, 3)
+    mean = expected_displacement(probabilities, labels)
+    return mean, lambda: torch.stack(
+        (displacement_covariance_diagonal(probabilities, labels).sum(-1), entropy(probabilities))
+    )
 
 
 def _warped(image: torch.Tensor, field: torch.Tensor, between_chunks: Hook) -> torch.Tensor:

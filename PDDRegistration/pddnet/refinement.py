@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
+import torch.nn.functional as F
 
 from pddnet.features.mind_ssc import mind_ssc
 from pddnet.instance_optimisation import FeatureRefinement, refine_on_features
@@ -23,7 +24,7 @@ def refined(
 ) -> torch.Tensor:
     """The field (3, D, H, W), working voxels on the half-resolution lattice, after gradient descent on features.
 
-    What is fitted is an update of the field, to the moving scan warped by it.
+    What is fitted is an update of the field, to the moving scan warped by it. Only the fixed body pulls.
 
     Args:
         stride: 1 or 2 working voxels between the features, and between the displacements while they are refined.
@@ -39,10 +40,9 @@ def refined(
     update = refine_on_features(
         fixed_features,
         moving_features,
-        forward.new_zeros(
-            (*at.shape, 3)
-        ),  # the fit draws its borders to 0: right for an update, not for a field
+        forward.new_zeros((*at.shape, 3)),  # the fit draws borders to 0: right for an update, not for a field
         FeatureRefinement(iterations=iterations),
+        weights=F.avg_pool3d(fixed.body[None], stride)[0, 0],
         between_chunks=between_iterations,
     )
     return compose(interpolate((update / to_cube).permute(3, 0, 1, 2), at, half), forward, half)

@@ -150,6 +150,16 @@ def register(
         forward, spread = run_published_levels(network, fixed_scan, moving_scan, chosen, reporter)
     else:
         forward, spread = _lattice_levels(fixed_scan, moving_scan, chosen, reporter)
+    if chosen.refinement_iterations:
+        with reporter.stage("refine", "refining on features"):
+            forward = refined(
+                fixed_scan,
+                moving_scan,
+                forward,
+                chosen.refinement_iterations,
+                chosen.refinement_stride,
+                reporter.tick,
+            )
     with reporter.stage("finish", "transform and uncertainty in mm"):
         forward = unfolded(forward, FIELD_STEP) if chosen.unfold else forward
         displacement = displacement_in_mm(forward, grid, fixed.geometry, start)
@@ -259,10 +269,4 @@ def _lattice_levels(
             continue
         with reporter.stage(f"level {number}", f"level {number} of {len(levels)}"):
             fields = run_level(fixed, moving, fields, fitting, settings, reporter.tick)
-    forward = fields.forward
-    if preset.refinement_iterations:
-        with reporter.stage("refine", "refining on features"):
-            forward = refined(
-                fixed, moving, forward, preset.refinement_iterations, preset.refinement_stride, reporter.tick
-            )
-    return forward, fields.spread
+    return fields.forward, fields.spread

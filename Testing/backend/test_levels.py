@@ -182,6 +182,8 @@ def test_the_paper_s_regulariser_finds_the_same_shift() -> None:
     assert (inner(found.forward) - torch.tensor(shift)).abs().amax(1).median() < 0.6  # a step is 2
     assert torch.isfinite(found.spread).all()
     assert found.spread.min() >= 0
+    softer = run(*shifted_pair(shift), replace(level, scale=0.6))
+    assert inner(softer.spread).mean() > 2 * inner(found.spread).mean()  # its own probabilities, less sure
 
 
 def test_only_a_symmetric_level_searches_backward() -> None:

@@ -92,3 +92,18 @@ def test_a_caller_can_stop_between_iterations() -> None:
     with pytest.raises(KeyboardInterrupt):
         refined(fixed, moving, truth, 50, 2, stop_at_the_third)
     assert len(calls) == 3
+
+
+def test_what_lies_outside_the_fixed_body_does_not_pull() -> None:
+    fixed, moving, truth = pair((0.8, -0.6, 0.5))
+    other = fixed.image.clone()
+    other[..., 18:] = torch.rand_like(other[..., 18:])
+    body = torch.ones_like(other)
+    body[..., 12:] = 0  # the features of what counts look five voxels further
+
+    def found(image: torch.Tensor, counted: torch.Tensor) -> torch.Tensor:
+        return refined(WorkingScan(image, counted, counted), moving, torch.zeros_like(truth), 10, 2, nothing)
+
+    torch.testing.assert_close(found(other, body), found(fixed.image, body))
+    everywhere = torch.ones_like(body)
+    assert (found(other, everywhere) - found(fixed.image, everywhere)).abs().max() > 0.1

@@ -48,7 +48,9 @@ def test_a_ball_is_known_by_its_distance() -> None:
 
 def test_the_middle_of_an_ellipsoid_is_its_smallest_radius_deep() -> None:
     centre = (torch.tensor([1.0]), torch.tensor([2.0]), torch.tensor([3.0]))
-    assert float(ellipsoid((1.0, 2.0, 3.0), (9.0, 5.0, 7.0)).distance(centre)) == pytest.approx(-5.0, abs=1e-4)
+    assert float(ellipsoid((1.0, 2.0, 3.0), (9.0, 5.0, 7.0)).distance(centre)) == pytest.approx(
+        -5.0, abs=1e-4
+    )
 
 
 def test_a_turned_ellipsoid_reaches_its_radii_along_its_axes() -> None:
