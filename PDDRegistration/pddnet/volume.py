@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -33,6 +34,9 @@ class Volume:
     @property
     def fill_value(self) -> float:
         """The value that stands for "outside the scan": the smallest finite one (air in CT, background in MR)."""
+        lowest = float(self.data.min())
+        if math.isfinite(lowest):
+            return lowest
         finite = self.data[torch.isfinite(self.data)]
         return float(finite.min()) if finite.numel() else 0.0
 
