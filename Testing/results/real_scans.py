@@ -186,7 +186,8 @@ def main() -> None:
         "Made by `python Testing/results/real_scans.py --weights FILE` (the weights only for the pdd-net-2019 rows), "
         f"pddnet {pddnet.__version__}, torch {torch.__version__}, {os.cpu_count()} cores, {platform.system()}. "
         "*Before* is the overlap with the centres of both fields of view put onto each other. Times vary with what "
-        "else the machine does. No setting was chosen by a search over these scans, but they were "
+        "else the machine does; *peak MB* is the most the process held so far. "
+        "No setting was chosen by a search over these scans, but they were "
         "looked at during development.",
         "",
         "## Abdominal CT, two patients, 16 organs (model-made labels)",
