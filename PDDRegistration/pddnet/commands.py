@@ -182,9 +182,16 @@ def _inputs(arguments: argparse.Namespace) -> dict[str, Path]:
         "fixed mask": arguments.fixed_mask,
         "moving mask": arguments.moving_mask,
         "initial transform": None if str(start) == _CENTRES else start,
+        "preset": _file(arguments.preset),
+        "weights": _file(arguments.weights),
     }
     labels = {f"labels {name}": path for name, path in _label_paths(arguments.labels).items()}
     return {name: path for name, path in (named | labels).items() if path is not None}
+
+
+def _file(name_or_path: str | None) -> Path | None:
+    """The path, where a name stands for a file."""
+    return Path(name_or_path) if name_or_path and Path(name_or_path).is_file() else None
 
 
 def _initial_transform(path: Path | None) -> registration.InitialTransform | None:
@@ -234,7 +241,9 @@ def _grid(path: Path) -> ImageGeometry:
 def _own_grid(transform: SpatialTransform, option: str) -> ImageGeometry:
     if isinstance(transform, DisplacementField):
         return transform.geometry
-    raise InputError(f"a {type(transform).__name__} has no grid of its own; name an image with --{option}")
+    raise InputError(
+        f"a transform without a displacement field has no grid of its own; name an image with --{option}"
+    )
 
 
 def _devices() -> dict[str, str]:

@@ -203,7 +203,7 @@ def _check_same_grid(a: LabelMap, b: LabelMap) -> None:
     if not a.geometry.is_close(b.geometry):
         raise InputError(
             f"the label maps lie on different grids ({a.geometry.size} and {b.geometry.size} voxels); "
-            "resample one onto the other first, with pddnet.warp.resample and an identity transform"
+            "resample one onto the other first (pddnet.warp.resample, or `pddnet warp --labels --reference`)"
         )
 
 

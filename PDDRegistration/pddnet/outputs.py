@@ -20,7 +20,7 @@ from pddnet.geometry import Frame, ImageGeometry, transform_points_torch
 from pddnet.interop import simpleitk as interop
 from pddnet.interop.files import replacing_folder
 from pddnet.inversion import invert
-from pddnet.metrics import FieldQuality, jacobian_determinant
+from pddnet.metrics import FieldQuality, inverse_consistency_error, jacobian_determinant
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField, sample_linear
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 Report = dict[str, Any]
 _REPORT = "report.json"
+_SAMPLES_ALONG_AN_AXIS = 9
 
 
 def write_result(
@@ -131,17 +132,31 @@ def _write_image(path: Path, image: Volume | LabelMap) -> None:
 
 
 def inverse_grid(field: DisplacementField, moving: ImageGeometry) -> ImageGeometry:
-    """A grid for the inverse of `field`: blocks of moving voxels about as fine as the field, and one cell around."""
+    """A grid for the inverse of `field`: blocks of moving voxels about as fine as the field, and one cell around.
+
+    It covers the moving scan and all that the fixed scan's points are taken to: beyond it ITK displaces nothing.
+    """
     ratios = np.floor(min(field.geometry.spacing) / np.asarray(moving.spacing) + 1e-6)
     blocks = moving.coarsened([int(ratio) for ratio in np.maximum(ratios, 1)])
-    return blocks.cropped((-1, -1, -1), [n + 2 for n in blocks.size])
+    fixed = field.fixed_geometry or field.geometry
+    edges = [np.linspace(-0.5, n - 0.5, _SAMPLES_ALONG_AN_AXIS) for n in fixed.size]
+    points = fixed.to_lps(np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 3))
+    reached = blocks.to_index(field.apply(torch.as_tensor(points)).numpy())
+    low = np.minimum(np.floor(reached.min(0)).astype(int), -1)
+    high = np.maximum(np.ceil(reached.max(0)).astype(int), blocks.size) + 1
+    return blocks.cropped([int(n) for n in low], [int(n) for n in high - low])
 
 
 def _write_inverse(
     folder: Path, field: DisplacementField, moving: ImageGeometry, check: Callable[[], None]
 ) -> dict[str, float]:
-    inverse, residual = invert(field, inverse_grid(field, moving), check)
+    grid = inverse_grid(field, moving)
+    inverse, _ = invert(field, grid, check)
     interop.write_transform(folder / "inverse-transform.h5", inverse)
+    between = grid.coarsened((2, 2, 2)).cropped(
+        (0, 0, 0), [max(1, n // 2) for n in grid.size]
+    )  # worst: mid-cell
+    residual = inverse_consistency_error(inverse.on(between), field)
     return {"mean": residual.mean(), "max": float(residual.data.max())}
 
 

@@ -75,9 +75,12 @@ def check_memory(
         free = torch.cuda.mem_get_info(device)[0] / _MEGABYTE
     else:
         free = available_memory_mb() if limit_mb is None else limit_mb
+    if limit_mb is not None and not limit_mb > 0:
+        raise InputError(f"the memory limit is {limit_mb} MB; a positive number is needed")
     if needed > free:
+        room = f"{free:.0f} MB are free" if limit_mb is None else f"the limit given is {free:.0f} MB"
         raise InsufficientMemoryError(
-            f"this registration needs about {needed:.0f} MB of memory on {device} and {free:.0f} MB are free; close "
+            f"this registration needs about {needed:.0f} MB of memory on {device} and {room}; close "
             "other programs, crop the scans to the region of interest, or use a preset with a coarser working grid"
         )
 

@@ -83,6 +83,10 @@ def check_mask(mask: LabelMap | None, scan: Volume, role: str) -> None:
     """Refuse a mask on another grid than its scan, or one that covers nothing; names `role`."""
     if mask is None:
         return
+    if not isinstance(mask, LabelMap):
+        raise InputError(
+            f"the {role} mask is a {type(mask).__name__}; a LabelMap is needed: read it with read_label_map()"
+        )
     if not mask.geometry.is_close(scan.geometry, tolerance_mm=1e-2):
         raise InputError(
             f"the {role} mask has {_times(mask.geometry.size)} voxels and does not lie on the {role} scan's grid "

@@ -222,6 +222,10 @@ def _checked(
         if initial != "centres":
             raise InputError(f"initial_transform is '{initial}'; a transform or 'centres' is needed")
         initial = AffineTransform.translation(moving.geometry.centre - fixed.geometry.centre)
+    if initial is not None and not isinstance(initial, SpatialTransform):
+        raise InputError(
+            f"initial_transform is a {type(initial).__name__}; a transform is needed: read one with read_transform()"
+        )
     start = initial if initial is not None else AffineTransform.identity()
     check_overlap(fixed.geometry, moving.geometry, start)
     intensity = resolved(preset.intensity, fixed, moving)

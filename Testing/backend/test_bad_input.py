@@ -89,7 +89,7 @@ def test_an_argument_that_cannot_be_used_is_refused(options: dict[str, object], 
 def test_more_memory_than_allowed_is_refused_before_any_work() -> None:
     told: list[object] = []
     with pytest.raises(
-        InsufficientMemoryError, match=r"needs about \d+ MB.* 1 MB are free; close other programs"
+        InsufficientMemoryError, match=r"needs about \d+ MB.* the limit given is 1 MB; close other programs"
     ):
         pddnet.register(GOOD, GOOD, preset="fast", device="cpu", memory_limit_mb=1, on_progress=told.append)
     assert told == []

@@ -346,7 +346,9 @@ def test_of_several_dicom_series_one_must_be_chosen(tmp_path: Path) -> None:
     first, second = rng.integers(0, 100, (3, 4, 5)), rng.integers(0, 100, (5, 4, 6))
     write_dicom_series(tmp_path, "1.2.3.4", first)
     write_dicom_series(tmp_path, "1.2.3.5", second)
-    with pytest.raises(InputError, match=r"2 DICOM series.*series=.*1.2.3.4 \(series 4, 3 files\).*1.2.3.5"):
+    with pytest.raises(
+        InputError, match=r"2 DICOM series.*by its UID.*1.2.3.4 \(series 4, 3 files\).*1.2.3.5"
+    ):
         interop.read_volume(tmp_path)
     npt.assert_array_equal(interop.read_volume(tmp_path, series="1.2.3.5").data, second)
     with pytest.raises(InputError, match=r"no DICOM series 9.*1.2.3.4"):
@@ -371,3 +373,25 @@ def test_a_dicom_series_that_is_no_regular_grid_is_refused(tmp_path: Path) -> No
 def test_one_dicom_slice_is_a_volume_one_voxel_thick(tmp_path: Path) -> None:
     write_dicom_series(tmp_path, "1.2.3.4", np.zeros((3, 4, 4)))
     assert interop.read_volume(next(tmp_path.glob("*.dcm"))).data.shape == (1, 4, 4)
+
+
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz"])
+@pytest.mark.parametrize("kind", [sitk.sitkFloat32, sitk.sitkFloat64])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_voxels_of_a_nifti_file_that_are_not_finite_are_refused(
+    tmp_path: Path, suffix: str, kind: int, value: float
+) -> None:
+    voxels = np.random.default_rng(0).normal(size=(5, 6, 7))
+    path = tmp_path / f"scan{suffix}"
+    sitk.WriteImage(sitk.Cast(sitk.GetImageFromArray(voxels), kind), str(path))
+    npt.assert_allclose(interop.read_volume(path).data, voxels, atol=1e-6)
+    voxels[1, 2, 3] = voxels[4, 5, 6] = value
+    sitk.WriteImage(sitk.Cast(sitk.GetImageFromArray(voxels), kind), str(path))
+    with pytest.raises(InputError, match=r"scan.nii.* has 2 voxels that are NaN or infinite"):
+        interop.read_volume(path)
+
+
+def test_a_series_cannot_be_chosen_from_one_file(tmp_path: Path) -> None:
+    interop.write_volume(tmp_path / "scan.nrrd", noise(np.random.default_rng(0), ImageGeometry((3, 3, 3))))
+    with pytest.raises(InputError, match=r"scan.nrrd is one file"):
+        interop.read_volume(tmp_path / "scan.nrrd", series="1.2.3")

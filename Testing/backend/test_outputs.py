@@ -28,6 +28,7 @@ from pddnet.errors import InputError, RegistrationCancelled
 from pddnet.geometry import ImageGeometry
 from pddnet.interop import simpleitk as interop
 from pddnet.interop.files import replacing_folder
+from pddnet.inversion import invert
 from pddnet.uncertainty import Uncertainty
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField
@@ -288,3 +289,28 @@ def test_an_output_that_is_or_lies_in_a_file_is_refused(case: Case, tmp_path: Pa
         case.write(tmp_path / "file" / "out")
     assert (tmp_path / "file").read_text() == "mine"
     assert names(tmp_path) == {"file"}
+
+
+def test_the_inverse_covers_all_that_the_fixed_scan_is_taken_to() -> None:
+    fixed, moving = ImageGeometry((9, 8, 7), (4.0, 4.0, 4.0)), ImageGeometry((5, 6, 4), (4.0, 4.0, 4.0))
+    vectors = torch.zeros((*fixed.shape, 3)) + torch.tensor([-13.0, 6.0, 30.0])
+    field = DisplacementField(vectors, fixed, fixed)
+    inverse, _ = invert(field, outputs.inverse_grid(field, moving))
+    back = sitk.DisplacementFieldTransform(sitk.Cast(interop.to_sitk(inverse), sitk.sitkVectorFloat64))
+    for corner in fixed.corners():
+        found = field.apply(torch.as_tensor(corner))
+        np.testing.assert_allclose(back.TransformPoint(found.tolist()), corner, atol=0.01)
+
+
+@pytest.mark.parametrize("failure", [InputError("no"), RegistrationCancelled("stop")])
+def test_what_others_put_into_a_new_parent_stays_and_the_failure_is_told(
+    tmp_path: Path, failure: Exception
+) -> None:
+    def fail() -> None:
+        with replacing_folder(tmp_path / "new" / "mine"):
+            (tmp_path / "new" / "other").mkdir()
+            raise failure
+
+    with pytest.raises(type(failure)):
+        fail()
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["other"]

@@ -12,7 +12,7 @@ import torch
 
 from backend.awkward import random_field
 from pddnet.config import Preset, available_presets, load_preset
-from pddnet.errors import InsufficientMemoryError
+from pddnet.errors import InputError, InsufficientMemoryError
 from pddnet.geometry import ImageGeometry
 from pddnet.plan import check_memory, coarse_grid, estimate_peak_memory_mb, stage_costs, working_grid
 from pddnet.preprocessing import working_geometry
@@ -53,7 +53,7 @@ def test_too_little_memory_is_refused_with_what_is_needed_and_what_is_there() ->
     preset = load_preset("fast")
     needed = estimate_peak_memory_mb(cube(128), cube(128), preset)
     check_memory(cube(128), cube(128), preset, CPU, needed + 1)
-    message = re.escape(f"needs about {needed:.0f} MB of memory on cpu and 100 MB are free")
+    message = re.escape(f"needs about {needed:.0f} MB of memory on cpu and the limit given is 100 MB")
     with pytest.raises(InsufficientMemoryError, match=message + ".*coarser working grid"):
         check_memory(cube(128), cube(128), preset, CPU, 100)
     with pytest.raises(InsufficientMemoryError):
@@ -98,3 +98,9 @@ def test_a_start_that_is_no_matrix_is_followed_by_the_matrix_nearest_to_it() -> 
     expected = working_geometry(fixed, moving, shift, preset.spacing_mm, preset.max_voxels)
     assert np.abs(np.subtract(found.size, expected.size)).max() <= 16
     assert found != working_geometry(fixed, moving, AffineTransform.identity(), 2.0, preset.max_voxels)
+
+
+@pytest.mark.parametrize("limit", [-5.0, 0.0, math.nan])
+def test_a_limit_that_is_not_positive_is_refused(limit: float) -> None:
+    with pytest.raises(InputError, match="memory limit"):
+        check_memory(cube(32), cube(32), load_preset("fast"), CPU, limit)

@@ -379,7 +379,7 @@ def test_too_little_memory_is_refused_before_anything_runs(fixed: Volume, patien
     def fail(_: Progress) -> None:
         pytest.fail("work began")
 
-    with pytest.raises(InsufficientMemoryError, match="10 MB are free"):
+    with pytest.raises(InsufficientMemoryError, match="the limit given is 10 MB"):
         register(fixed, patient, preset=SMALL, device="cpu", memory_limit_mb=10.0, on_progress=fail)
 
 
@@ -438,3 +438,12 @@ def test_a_gpu_gives_the_same_answer(found: RegistrationResult, fixed: Volume, p
     assert result.device == "cuda:0"
     difference = (result.displacement.vectors - found.displacement.vectors).norm(dim=-1)
     assert difference.mean() < 0.1
+
+
+def test_arguments_of_the_wrong_kind_are_named() -> None:
+    geometry = ImageGeometry((8, 8, 8))
+    scan = Volume(torch.rand(8, 8, 8), geometry)
+    with pytest.raises(InputError, match="initial_transform is a int"):
+        register(scan, scan, initial_transform=5)  # type: ignore[arg-type]
+    with pytest.raises(InputError, match="fixed mask is a Volume; a LabelMap is needed"):
+        register(scan, scan, fixed_mask=scan)  # type: ignore[arg-type]

@@ -6,12 +6,15 @@ import gzip
 import os
 import shutil
 import struct
+import tempfile
 import uuid
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -21,6 +24,7 @@ from pddnet.geometry import Matrix
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 TRANSFORM_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".xfm")
 _CHUNK = 1 << 20
+_NIFTI_REAL_BYTES = {16: 4, 64: 8}  # by datatype code
 
 
 def suffix_of(path: Path, known: Sequence[str]) -> str | None:
@@ -49,7 +53,7 @@ def check_readable(path: Path) -> None:
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or export it again")
     if suffix_of(path, (".nii", ".nii.gz")):
-        _check_nifti_complete(path)
+        _check_nifti(path)
 
 
 def check_writable(path: Path, suffixes: Sequence[str]) -> None:
@@ -77,6 +81,10 @@ def check_output_folder(path: Path) -> None:
         raise InputError(f"the output folder {path} is a file; name another folder or move the file away")
     existing = next(parent for parent in (path, *path.absolute().parents) if parent.exists())
     _check_folder(existing, path)
+    try:
+        os.rmdir(tempfile.mkdtemp(prefix=".", dir=existing))  # what the permissions promise is not always so
+    except OSError as error:
+        raise InputError(f"{path} cannot be written ({error.strerror}); choose another folder") from error
 
 
 @contextmanager
@@ -104,17 +112,21 @@ def replacing_folder(folder: Path, obsolete: Sequence[str] = ()) -> Iterator[Pat
     check_output_folder(folder)
     folder = folder.absolute()
     missing = [parent for parent in folder.parents if not parent.exists()]  # the deepest first
-    temporary = folder.with_name(f".{folder.name}-{uuid.uuid4().hex[:12]}")
+    temporary = folder.with_name(f".{uuid.uuid4().hex[:12]}")
     done = False
     try:
         temporary.mkdir(parents=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written ({error.strerror}); choose another folder") from error
+    try:
         yield temporary
         _move_files(temporary, folder, obsolete)
         done = True
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
         for parent in () if done else missing:
-            parent.rmdir()
+            with suppress(OSError):  # somebody else has put something there by now
+                parent.rmdir()
 
 
 def check_slices(positions: Matrix, orientations: Matrix, source: str) -> None:
@@ -175,45 +187,65 @@ def _check_folder(folder: Path, target: Path) -> None:
         raise InputError(f"{target} cannot be written: the folder {folder} is not writable; choose another")
 
 
-def _check_nifti_complete(path: Path) -> None:
-    # ITK fills what is missing of a NIfTI file with zeros and does not say so
+@dataclass(frozen=True)
+class _NiftiLayout:
+    """Where the voxels of a NIfTI file begin, where they end, and their type if they are real numbers."""
+
+    start: int
+    end: int
+    real: np.dtype[np.floating[Any]] | None
+
+
+def _check_nifti(path: Path) -> None:
+    # ITK fills what is missing of a NIfTI file with zeros, and what is not finite too, and does not say so
     opened = gzip.open if path.name.lower().endswith(".gz") else open
+    not_finite = 0
     try:
         with opened(path, "rb") as file:
             header = file.read(540)
             if opened is gzip.open and header[:2] == b"\x1f\x8b":
                 raise InputError(f"{path} was compressed twice; unpack it once with gunzip")
-            length = len(header) + sum(len(chunk) for chunk in _chunks(file.read))
+            layout = _nifti_layout(header)
+            if layout is None:
+                raise InputError(f"{path} is not a NIfTI image, whatever its name says; give an image file")
+            end = file.seek(layout.start)
+            while chunk := file.read(_CHUNK):
+                end += len(chunk)
+                if layout.real is not None:
+                    whole = len(chunk) // layout.real.itemsize * layout.real.itemsize
+                    not_finite += int((~np.isfinite(np.frombuffer(chunk[:whole], layout.real))).sum())
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise InputError(f"{path} is truncated or damaged ({error}); copy or export it again") from error
-    needed = _nifti_length(header)
-    if needed is None:
-        raise InputError(f"{path} is not a NIfTI image, whatever its name says; give an image file")
-    if length < needed:
-        raise InputError(f"{path} is truncated: it holds {length} of {needed} bytes; copy or export it again")
+    if end < layout.end:
+        raise InputError(
+            f"{path} is truncated: it holds {end} of {layout.end} bytes; copy or export it again"
+        )
+    if not_finite:
+        raise InputError(
+            f"{path} has {not_finite} voxels that are NaN or infinite; "
+            "replace them, for instance by the value of air"
+        )
 
 
-def _chunks(read: Callable[[int], bytes]) -> Iterator[bytes]:
-    while chunk := read(_CHUNK):
-        yield chunk
-
-
-def _nifti_length(header: bytes) -> int | None:
-    """Bytes a NIfTI-1 or NIfTI-2 file of this header holds, unpacked; None if it is no such header."""
+def _nifti_layout(header: bytes) -> _NiftiLayout | None:
+    """The layout of a NIfTI-1 or NIfTI-2 file, unpacked; None if `header` is of neither."""
     for order in "<>":
         if len(header) >= 348 and struct.unpack_from(order + "i", header)[0] == 348:
-            dims, bits = (
+            dims, kind = (
                 struct.unpack_from(order + "8h", header, 40),
-                struct.unpack_from(order + "h", header, 72)[0],
+                struct.unpack_from(order + "2h", header, 70),
             )
-            offset = int(struct.unpack_from(order + "f", header, 108)[0])
+            start = int(struct.unpack_from(order + "f", header, 108)[0])
         elif len(header) >= 540 and struct.unpack_from(order + "i", header)[0] == 540:
-            dims, bits = (
+            dims, kind = (
                 struct.unpack_from(order + "8q", header, 16),
-                struct.unpack_from(order + "h", header, 14)[0],
+                struct.unpack_from(order + "2h", header, 12),
             )
-            offset = struct.unpack_from(order + "q", header, 168)[0]
+            start = struct.unpack_from(order + "q", header, 168)[0]
         else:
             continue
-        return int(offset + prod(dims[1 : 1 + min(max(dims[0], 0), 7)]) * bits // 8)
+        code, bits = kind
+        length = prod(dims[1 : 1 + min(max(dims[0], 0), 7)]) * bits // 8
+        real = np.dtype(f"{order}f{_NIFTI_REAL_BYTES[code]}") if code in _NIFTI_REAL_BYTES else None
+        return _NiftiLayout(max(0, start), start + length, real)
     return None

@@ -207,6 +207,10 @@ def has_right_angles(geometry: ImageGeometry) -> bool:
 
 def _read_scalar(path: Path, series: str | None) -> sitk.Image:
     check_readable(path)
+    if series is not None and not path.is_dir():
+        raise InputError(
+            f"{path} is one file, and a series can only be chosen from a folder; leave the series out"
+        )
     image = _read_series(path, series) if path.is_dir() else _read_image(path)
     if image.GetDimension() == 4 and image.GetSize()[3] == 1:
         image = image[:, :, :, 0]
@@ -230,7 +234,7 @@ def _read_series(folder: Path, series: str | None) -> sitk.Image:
         raise InputError(f"{folder} is a folder without a DICOM series; name an image file or a DICOM folder")
     if series is None and len(found) > 1:
         listed = _describe(folder, found)
-        raise InputError(f"{folder} holds {len(found)} DICOM series; choose one with series=: {listed}")
+        raise InputError(f"{folder} holds {len(found)} DICOM series; choose one by its UID: {listed}")
     chosen = series or found[0]
     if chosen not in found:
         raise InputError(f"{folder} has no DICOM series {chosen}; it holds {_describe(folder, found)}")
