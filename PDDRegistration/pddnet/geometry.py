@@ -130,9 +130,8 @@ class ImageGeometry:
 
     def reordered_to_ras(self) -> ImageGeometry:
         """The same voxels, axes permuted and flipped to run most nearly to right, anterior, superior."""
-        towards_ras = (
-            np.diag([-1.0, -1.0, 1.0]) @ self._direction
-        )  # [r, a]: how far grid axis a points along RAS axis r
+        # [r, a]: how far grid axis a points along RAS axis r
+        towards_ras = _RAS_FROM_LPS[:3, :3] @ self._direction
         order = max(
             itertools.permutations(range(3)), key=lambda p: sum(abs(towards_ras[r, p[r]]) for r in range(3))
         )

@@ -70,9 +70,8 @@ def _solve(field: DisplacementField, y: torch.Tensor, x: torch.Tensor) -> tuple[
 
 def _newton_step(field: DisplacementField, x: torch.Tensor, error: torch.Tensor) -> torch.Tensor:
     """J^-1 error, of bounded length; the plain error where J = I + du/dx is close to singular or folded."""
-    first, second, third = (torch.eye(3, dtype=torch.float64) + field.gradient_at(x)).unbind(
-        -1
-    )  # columns of J
+    jacobian = torch.eye(3, dtype=torch.float64) + field.gradient_at(x)
+    first, second, third = jacobian.unbind(-1)  # its columns
     rows = torch.stack((second.cross(third, -1), third.cross(first, -1), first.cross(second, -1)), -2)
     determinant = (first * rows[..., 0, :]).sum(-1, keepdim=True)
     solved = (rows @ error[..., None])[..., 0] / determinant  # Cramer's rule

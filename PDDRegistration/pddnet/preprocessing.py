@@ -105,10 +105,10 @@ def check_overlap(fixed: ImageGeometry, moving: ImageGeometry, start: SpatialTra
     index = transform_points_torch(moving.matrix(Frame.LPS, Frame.INDEX), start.apply(points))
     size = torch.tensor(moving.size, dtype=torch.float64)
     if not bool(((index >= -0.5) & (index <= size - 0.5)).all(-1).any()):
-        gap = np.abs(fixed.centre - moving.centre)
+        apart = np.linalg.norm(fixed.centre - moving.centre)
         raise InputError(
             "the fields of view of the fixed and the moving scan do not overlap (their centres are "
-            f"{np.linalg.norm(gap):.0f} mm apart); check that both scans show the same region, or align them first "
+            f"{apart:.0f} mm apart); check that both scans show the same region, or align them first "
             "with an initial transform ('centres' puts one centre onto the other)"
         )
 
@@ -166,9 +166,7 @@ def _union_grid(fixed: ImageGeometry, moving_corners: Matrix, spacing: float) ->
         base = fixed
     else:
         cells = np.maximum(1, np.ceil(fixed.extent / spacing - 1e-6)).astype(int)
-        first = (
-            spacing / steps - 1
-        ) / 2  # index of the first new centre: the outer edges of both grids agree
+        first = (spacing / steps - 1) / 2  # index of the first new centre: the outer edges agree
         base = ImageGeometry(_counts(cells), (spacing,) * 3, tuple(fixed.to_lps(first)), fixed.direction)
     reached, size = base.to_index(moving_corners), np.asarray(base.size)
     low = np.maximum(np.minimum(0, np.floor(reached.min(0) + 0.5)), -_MARGIN_VOXELS).astype(int)

@@ -95,9 +95,8 @@ class Spine:
     def _column(self, points: Points) -> torch.Tensor:
         """Bodies and discs together."""
         x, y, z, index = self._local(points)
-        waist = 2.0 * (1 - (z / self._heights[index]).square()).clamp(
-            min=0
-        )  # bodies are narrower in the middle
+        # bodies are narrower in the middle
+        waist = 2.0 * (1 - (z / self._heights[index]).square()).clamp(min=0)
         u, v = x / (self._widths[index] - waist), y / (self._depths[index] - waist)
         gauge = (u.square() + v.square() + 0.15 * u.square() * v.square()).sqrt()
         around = (gauge - 1) * self._depths[index] * 1.15
