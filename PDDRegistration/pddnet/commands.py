@@ -14,6 +14,7 @@ import torch
 from pddnet import registration
 from pddnet.config import available_presets, load_preset
 from pddnet.errors import InputError
+from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.evaluation import evaluate, read_landmarks
 from pddnet.geometry import ImageGeometry
 from pddnet.interop import simpleitk as interop
@@ -28,7 +29,6 @@ from pddnet.interop.files import (
 from pddnet.inversion import invert as invert_field
 from pddnet.memory import available_memory_mb
 from pddnet.outputs import versions, write_result
-from pddnet.plan import estimate_peak_memory_mb
 from pddnet.progress import Progress
 from pddnet.terminal import Interruption, ProgressDisplay
 from pddnet.volume import LabelMap, Volume

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import MISSING, dataclass, fields
+from dataclasses import MISSING, dataclass, fields, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -221,6 +221,55 @@ def load_preset(name: str | Path | Preset) -> Preset:
         return parse_preset(file.name.removesuffix(".toml"), tomllib.loads(file.read_text("utf-8")))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, InputError, TypeError) as error:
         raise InputError(f"preset '{name}' cannot be used: {error}") from error
+
+
+def overridden(
+    preset: Preset,
+    levels: int | None = None,
+    smoothness: float = 1.0,
+    instance_iterations: int | None = None,
+) -> Preset:
+    """A preset as a user adjusts it for one registration.
+
+    Args:
+        levels: run only the first so many; None for all.
+        smoothness: above 1 neighbouring control points hold together more, below 1 less. It multiplies the couplings
+            of the quadratic mean field and divides the scale of min-convolution.
+        instance_iterations: steps of gradient descent: after each level of the published network, after the last one
+            of other presets; None as the preset says.
+
+    Raises:
+        InputError: a number out of range, or a smoothness other than 1 for the published network.
+    """
+    count = len(preset.levels)
+    if levels is not None and not 1 <= levels <= count:
+        raise InputError(
+            f"levels is {levels} and preset {preset.name} has {count}; choose 1 to {count}, or leave it out for all"
+        )
+    if not 0 < smoothness < math.inf:
+        raise InputError(f"smoothness is {smoothness}; a number above 0 is needed, 1 as the preset says")
+    if smoothness != 1 and preset.cube_levels:
+        raise InputError(
+            f"smoothness is {smoothness:g}; preset {preset.name} runs the published network, whose smoothness was "
+            "learnt: leave it at 1, or choose another preset"
+        )
+    if instance_iterations is not None and instance_iterations < 0:
+        raise InputError(f"instance_iterations is {instance_iterations}; 0 (none) or more are needed")
+    chosen = (_adjusted(level, smoothness, instance_iterations) for level in preset.levels[:levels])
+    preset = replace(preset, levels=tuple(chosen))
+    if preset.cube_levels or instance_iterations is None:
+        return preset
+    return replace(preset, refinement_iterations=instance_iterations)
+
+
+def _adjusted(level: Level, smoothness: float, instance_iterations: int | None) -> Level:
+    if isinstance(level, CubeLevel):
+        return (
+            level if instance_iterations is None else replace(level, instance_iterations=instance_iterations)
+        )
+    if level.regulariser == "min-convolution":
+        return replace(level, scale=level.scale / smoothness)
+    return replace(level, couplings=tuple(coupling * smoothness for coupling in level.couplings))
 
 
 def parse_preset(name: str, table: Mapping[str, Any]) -> Preset:

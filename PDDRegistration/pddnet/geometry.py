@@ -1,19 +1,18 @@
 """Where voxels lie in space: named frames, image geometry, and every conversion between frames.
 
 All matrices are 4x4, float64, and act on column vectors (x, y, z, 1). Arrays are stored (D, H, W) = (z, y, x);
-sizes, spacings, points and vectors are written (x, y, z).
+sizes, spacings, points and vectors are written (x, y, z). Nothing here needs PyTorch: `points.py` holds what does.
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pddnet.errors import InputError
 
@@ -154,17 +153,6 @@ class ImageGeometry:
             np.abs(self.corners() - other.corners()).max() <= tolerance_mm
         )
 
-    def slabs(self, max_points: int = 1 << 20) -> Iterator[tuple[slice, torch.Tensor]]:
-        """Walk over the grid in slabs along z: (slice of D, points (d, H, W, 3) in mm LPS, float64)."""
-        depth, height, width = self.shape
-        step = max(1, max_points // (height * width))
-        matrix = self.matrix(Frame.INDEX, Frame.LPS)
-        plane = [torch.arange(n, dtype=torch.float64) for n in (height, width)]
-        for start in range(0, depth, step):
-            stop = min(depth, start + step)
-            k, j, i = torch.meshgrid(torch.arange(start, stop, dtype=torch.float64), *plane, indexing="ij")
-            yield slice(start, stop), transform_points_torch(matrix, torch.stack((i, j, k), -1))
-
     def _index_to(self, frame: Frame) -> Matrix:
         matrix = np.eye(4)
         if frame in (Frame.LPS, Frame.RAS):
@@ -190,18 +178,6 @@ def transform_points(matrix: Matrix, points: Matrix) -> Matrix:
 def transform_vectors(matrix: Matrix, vectors: Matrix) -> Matrix:
     """Apply a 4x4 matrix to vectors (..., 3): as for points, without the translation."""
     return np.asarray(vectors @ matrix[:3, :3].T)
-
-
-def transform_points_torch(matrix: Matrix, points: torch.Tensor) -> torch.Tensor:
-    """`transform_points` on a tensor (..., 3), in its own precision and on its own device."""
-    m = torch.as_tensor(matrix, dtype=points.dtype, device=points.device)
-    return points @ m[:3, :3].T + m[:3, 3]
-
-
-def transform_vectors_torch(matrix: Matrix, vectors: torch.Tensor) -> torch.Tensor:
-    """`transform_vectors` on a tensor (..., 3), in its own precision and on its own device."""
-    m = torch.as_tensor(matrix, dtype=vectors.dtype, device=vectors.device)
-    return vectors @ m[:3, :3].T
 
 
 def lps_to_ras(vectors_lps: Matrix) -> Matrix:

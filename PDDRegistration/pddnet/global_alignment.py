@@ -16,9 +16,10 @@ import torch.nn.functional as F
 
 from pddnet.config import GlobalStage, LatticeLevel
 from pddnet.features.mind_ssc import mind_ssc
-from pddnet.geometry import Frame, ImageGeometry, Matrix, transform_points_torch, transform_vectors_torch
+from pddnet.geometry import Frame, ImageGeometry, Matrix
 from pddnet.lattice import Lattice
 from pddnet.levels import FIELD_STEP, FieldPair, LevelSettings, fitted_to, run_level
+from pddnet.points import transform_points_torch, transform_vectors_torch
 from pddnet.preprocessing import WorkingScan
 from pddnet.warp import AffineTransform
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 
 from pddnet.geometry import ImageGeometry
+from pddnet.points import slabs
 from pddnet.volume import Volume
 from pddnet.warp import DisplacementField
 
@@ -35,7 +36,7 @@ def invert(
         max(1, int(wide / fine)) for wide, fine in zip(field.geometry.spacing, onto.spacing, strict=True)
     ]
     guess = invert(field, onto.coarsened(blocks), between_slabs)[0] if max(blocks) > 1 else None
-    for rows, points in onto.slabs(1 << 18):
+    for rows, points in slabs(onto, 1 << 18):
         moving = points.reshape(-1, 3)
         x, distance = _solve(
             field, moving, moving - field.at(moving) if guess is None else guess.apply(moving)

@@ -9,6 +9,7 @@ import torch
 
 from pddnet.errors import InputError
 from pddnet.geometry import ImageGeometry
+from pddnet.points import slabs
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField, SpatialTransform
 
@@ -166,7 +167,7 @@ def inverse_consistency_error(
     """
     geometry = onto or forward.fixed_geometry or forward.geometry
     error = torch.empty(geometry.shape)
-    for rows, points in geometry.slabs():
+    for rows, points in slabs(geometry):
         error[rows] = (backward.apply(forward.apply(points)) - points).square().sum(-1).sqrt().float()
     return Volume(error, geometry)
 

@@ -16,11 +16,12 @@ import torch
 
 import pddnet
 from pddnet.errors import RegistrationCancelled
-from pddnet.geometry import Frame, ImageGeometry, transform_points_torch
+from pddnet.geometry import Frame, ImageGeometry
 from pddnet.interop import simpleitk as interop
 from pddnet.interop.files import replacing_folder
 from pddnet.inversion import invert
 from pddnet.metrics import FieldQuality, inverse_consistency_error, jacobian_determinant
+from pddnet.points import slabs, transform_points_torch
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField, sample_linear
 
@@ -117,7 +118,7 @@ def _on(volume: Volume, grid: ImageGeometry) -> Volume:
     """A volume on another grid, linearly, its border held outside."""
     to_index = volume.geometry.matrix(Frame.LPS, Frame.INDEX)
     values = torch.empty(grid.shape)
-    for rows, points in grid.slabs():
+    for rows, points in slabs(grid):
         values[rows] = (
             sample_linear(volume.data[None], transform_points_torch(to_index, points)).squeeze(-1).float()
         )

@@ -1,23 +1,19 @@
-"""What a registration will need before it starts: its grids, the cost of its stages, its memory."""
+"""What a registration will need before it starts: its grid, the cost of its stages, its memory."""
 
 from __future__ import annotations
 
-import math
-
 import torch
 
-from pddnet.config import CubeLevel, LatticeLevel, Preset, load_preset
+from pddnet.config import CubeLevel, LatticeLevel, Preset
 from pddnet.errors import InputError, InsufficientMemoryError
+from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.geometry import ImageGeometry
 from pddnet.global_alignment import robust_affine
+from pddnet.grids import working_geometry
 from pddnet.memory import available_memory_mb
-from pddnet.preprocessing import working_geometry
 from pddnet.warp import AffineTransform, SpatialTransform
 
-_COARSE = 2  # the global stage works at this multiple of the working spacing
-_BASE_MB = 350.0  # Python, torch and its libraries
 _MEGABYTE = 1e6
-_FEATURE_CHANNELS = 13
 
 
 def working_grid(
@@ -27,15 +23,10 @@ def working_grid(
 
     Its axes are the fixed scan's; for the network's levels, in the order and direction its weights were trained on.
     """
-    grid = working_geometry(fixed, moving, _as_affine(start, fixed), preset.spacing_mm, preset.max_voxels)
+    grid = working_geometry(
+        fixed, moving, _as_affine(start, fixed).matrix, preset.spacing_mm, preset.max_voxels
+    )
     return grid.reordered_to_ras() if preset.cube_levels else grid
-
-
-def coarse_grid(fixed: ImageGeometry, preset: Preset) -> ImageGeometry:
-    """The grid of the global stage: the fixed field of view at twice the working spacing."""
-    fine = working_geometry(fixed, fixed, AffineTransform.identity(), preset.spacing_mm, preset.max_voxels)
-    spacing = _COARSE * max(fine.spacing)
-    return working_geometry(fixed, fixed, AffineTransform.identity(), spacing, preset.max_voxels)
 
 
 def stage_costs(preset: Preset) -> dict[str, float]:
@@ -48,18 +39,6 @@ def stage_costs(preset: Preset) -> dict[str, float]:
     if preset.refinement_iterations:
         costs["refine"] = 0.3 * preset.refinement_iterations / preset.refinement_stride**3
     return {**costs, "finish": 1.0}
-
-
-def estimate_peak_memory_mb(fixed: ImageGeometry, moving: ImageGeometry, preset: str | Preset) -> float:
-    """Estimated peak memory of `register` in MB, the process included, before any voxel is looked at.
-
-    An upper estimate: cropping to the body, which is not known yet, makes it less.
-    """
-    chosen = load_preset(preset)
-    grid = working_grid(fixed, moving, AffineTransform.identity(), chosen)
-    voxels = math.prod(grid.size)
-    scans = math.prod(fixed.size) * 8 + math.prod(moving.size) * 12 + voxels * 4 * 8
-    return _BASE_MB + (scans + max(_level_bytes(level, voxels) for level in chosen.levels)) / _MEGABYTE
 
 
 def check_memory(
@@ -94,15 +73,6 @@ def _level_cost(level: LatticeLevel | CubeLevel) -> float:
     return (0.6 + entries * 0.15 + {"coarse": 0.1, "fine": 0.6, "full": 2.5}[level.features]) * (
         2 if level.symmetric else 1
     )
-
-
-def _level_bytes(level: LatticeLevel | CubeLevel, voxels: int) -> float:
-    if isinstance(level, CubeLevel):
-        return 4 * (2.6 * level.control_points**3 * level.labels**3 + 20 * voxels)
-    labels = (2 * level.reach // level.step + 1) ** 3
-    cost = labels / level.spacing**3
-    features = _FEATURE_CHANNELS / {"coarse": 8, "fine": 8, "full": 1}[level.features]
-    return 4 * voxels * (3 * cost + 6 * features + 10)
 
 
 def _as_affine(transform: SpatialTransform, fixed: ImageGeometry) -> AffineTransform:

@@ -1,8 +1,7 @@
-"""From two scans of any geometry to tensors on one working grid: checks, intensity scaling, the grid, resampling."""
+"""From two scans of any geometry to tensors on one working grid: checks, intensity scaling, resampling."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -12,18 +11,12 @@ import torch.nn.functional as F
 
 from pddnet.config import GRID_MULTIPLE, Intensity
 from pddnet.errors import InputError
-from pddnet.geometry import Frame, ImageGeometry, Matrix, transform_points_torch
+from pddnet.geometry import Frame, ImageGeometry, Matrix
+from pddnet.points import slabs, transform_points_torch
 from pddnet.volume import LabelMap, Volume
-from pddnet.warp import AffineTransform, SpatialTransform
+from pddnet.warp import SpatialTransform
 
-_KEEP_SPACING_WITHIN = 0.1  # a fixed scan this close to the wanted spacing is used voxel for voxel
-_FINEST_SPACING = 2 / 3  # of the fixed scan's, where the preset leaves the spacing open
-_MARGIN_VOXELS = (
-    64  # how far the moving scan's body may extend the working grid beyond the fixed field of view
-)
 _AIR_VOXELS = 8  # kept around the body
-_UNION_ALLOWANCE = 1.5  # the moving scan's share may make the grid this much larger than asked for
-_LEAST_COARSENING = 1.02
 # points along each axis that tell whether two fields of view meet: more for a small moving scan
 _OVERLAP_POINTS = (17, 101)
 _SLAB_POINTS = 1 << 20
@@ -142,38 +135,6 @@ def resolved(intensity: Intensity, fixed: Volume, moving: Volume) -> Intensity:
     return replace(intensity, kind="window" if both_ct else "percentiles")
 
 
-def working_geometry(
-    fixed: ImageGeometry, moving: ImageGeometry, start: AffineTransform, spacing_mm: float, max_voxels: int
-) -> ImageGeometry:
-    """The grid both scans are resampled onto: the fixed scan's axes, its field of view, and what the moving adds.
-
-    The moving field of view extends it by at most 64 voxels on each side. A fixed scan whose spacing is within a tenth
-    of the wanted one keeps its own voxels. A `spacing_mm` of 0 asks for two thirds of the fixed scan's finest spacing.
-    """
-    spacing = _spacing(fixed, spacing_mm, max_voxels)
-    corners = start.inverse().apply(torch.as_tensor(moving.corners())).numpy()
-    grid = _union_grid(fixed, corners, spacing)
-    while (excess := math.prod(grid.size) / (_UNION_ALLOWANCE * max_voxels)) > 1:
-        spacing *= max(excess ** (1 / 3), _LEAST_COARSENING)  # the margin, in mm, grows with the spacing
-        grid = _union_grid(fixed, corners, spacing)
-    return grid
-
-
-def _union_grid(fixed: ImageGeometry, moving_corners: Matrix, spacing: float) -> ImageGeometry:
-    """A grid of about `spacing` mm over the fixed field of view, extended towards the moving scan's corners (LPS)."""
-    steps = np.asarray(fixed.spacing)
-    if np.all(np.abs(steps / spacing - 1) < _KEEP_SPACING_WITHIN):
-        base = fixed
-    else:
-        cells = np.maximum(1, np.ceil(fixed.extent / spacing - 1e-6)).astype(int)
-        first = (spacing / steps - 1) / 2  # index of the first new centre: the outer edges agree
-        base = ImageGeometry(_counts(cells), (spacing,) * 3, tuple(fixed.to_lps(first)), fixed.direction)
-    reached, size = base.to_index(moving_corners), np.asarray(base.size)
-    low = np.maximum(np.minimum(0, np.floor(reached.min(0) + 0.5)), -_MARGIN_VOXELS).astype(int)
-    high = np.minimum(np.maximum(size, np.ceil(reached.max(0) + 0.5)), size + _MARGIN_VOXELS).astype(int)
-    return _rounded(base, low, high)
-
-
 def body_window(scans: tuple[WorkingScan, WorkingScan]) -> tuple[slice, slice, slice]:
     """The part of the working grid (D, H, W) that holds both bodies and some air; sizes stay multiples of 16."""
     body = (scans[0].body + scans[1].body)[0] > 0
@@ -242,7 +203,7 @@ def _resampled(
     out = torch.empty((2, *grid.shape), device=device)
     size = torch.tensor(geometry.size, dtype=torch.float64)
     to_index = geometry.matrix(Frame.LPS, Frame.INDEX)
-    for rows, points in grid.slabs(_SLAB_POINTS):
+    for rows, points in slabs(grid, _SLAB_POINTS):
         index = transform_points_torch(to_index, transform.apply(points))
         cube = (2 * (index + 0.5) / size - 1).float().to(device)  # -1 and 1 at the outer voxel edges
         out[:, rows] = F.grid_sample(source, cube[None], padding_mode="zeros", align_corners=False)[0]
@@ -255,26 +216,9 @@ def _block_mean(data: torch.Tensor, factors: list[int]) -> torch.Tensor:
     return F.avg_pool3d(data[None, None], kernel, ceil_mode=True, count_include_pad=False)[0, 0]
 
 
-def _spacing(fixed: ImageGeometry, spacing_mm: float, max_voxels: int) -> float:
-    wanted = spacing_mm or min(fixed.spacing) * _FINEST_SPACING
-    return max(wanted, math.cbrt(np.prod(fixed.extent) / max_voxels))
-
-
-def _rounded(base: ImageGeometry, low: Matrix, high: Matrix) -> ImageGeometry:
-    """The grid from index `low` to `high`, grown evenly to multiples of 16."""
-    size = -(-(high - low) // GRID_MULTIPLE) * GRID_MULTIPLE
-    start = low - (size - (high - low)) // 2
-    return base.cropped([int(s) for s in start], [int(n) for n in size])
-
-
 def _lattice_points(geometry: ImageGeometry, count: int) -> Matrix:
     axes = [np.linspace(-0.5, n - 0.5, count) for n in geometry.size]
     return geometry.to_lps(np.stack(np.meshgrid(*axes), -1).reshape(-1, 3))
-
-
-def _counts(values: Matrix) -> tuple[int, int, int]:
-    x, y, z = (int(v) for v in values)
-    return x, y, z
 
 
 def _times(size: tuple[int, ...]) -> str:

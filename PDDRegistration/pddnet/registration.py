@@ -12,13 +12,15 @@ import torch
 
 from pddnet.config import Preset, load_preset
 from pddnet.errors import InputError
+from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.geometry import ImageGeometry
 from pddnet.global_alignment import Candidate, CoarseScans, align_globally
+from pddnet.grids import coarse_grid
 from pddnet.inversion import invert
 from pddnet.lattice import unfolded
 from pddnet.levels import FIELD_STEP, FieldPair, LevelSettings, fitted_to, run_level
 from pddnet.memory import peak_memory_mb
-from pddnet.plan import check_memory, coarse_grid, estimate_peak_memory_mb, stage_costs, working_grid
+from pddnet.plan import check_memory, stage_costs, working_grid
 from pddnet.preprocessing import (
     Scaling,
     WorkingScan,

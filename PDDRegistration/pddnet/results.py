@@ -6,8 +6,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pddnet.geometry import Frame, ImageGeometry, transform_vectors_torch
+from pddnet.geometry import Frame, ImageGeometry
 from pddnet.levels import FIELD_STEP
+from pddnet.points import slabs, transform_vectors_torch
 from pddnet.uncertainty import Uncertainty
 from pddnet.volume import Volume
 from pddnet.warp import DisplacementField, SpatialTransform
@@ -27,7 +28,7 @@ def displacement_in_mm(
     lattice, values = _covering(forward.cpu(), grid, fixed)
     in_mm = transform_vectors_torch(grid.matrix(Frame.INDEX, Frame.LPS), values.permute(1, 2, 3, 0).double())
     vectors = torch.empty((*lattice.shape, 3))
-    for rows, points in lattice.slabs():
+    for rows, points in slabs(lattice):
         vectors[rows] = (start.apply(points + in_mm[rows]) - points).float()
     return DisplacementField(vectors, lattice, fixed)
 

@@ -15,12 +15,8 @@ import torch
 import torch.nn.functional as F
 
 from pddnet.errors import InputError
-from pddnet.geometry import (
-    Frame,
-    ImageGeometry,
-    Matrix,
-    transform_points_torch,
-)
+from pddnet.geometry import Frame, ImageGeometry, Matrix
+from pddnet.points import slabs, transform_points_torch
 from pddnet.volume import LabelMap, Volume
 
 ImageT = TypeVar("ImageT", Volume, LabelMap)
@@ -134,7 +130,7 @@ class DisplacementField:
     ) -> DisplacementField:
         """Any transform, sampled at the points of `geometry`."""
         vectors = torch.empty((*geometry.shape, 3))
-        for rows, points in geometry.slabs():
+        for rows, points in slabs(geometry):
             vectors[rows] = (transform.apply(points) - points).float()
         return cls(vectors, geometry, fixed_geometry)
 
@@ -193,7 +189,7 @@ def resample(moving: ImageT, onto: ImageGeometry, transform: SpatialTransform) -
     data = moving.data.cpu()
     out = torch.empty(onto.shape, dtype=data.dtype)
     fill = moving.fill_value if isinstance(moving, Volume) else 0
-    for rows, points in onto.slabs():
+    for rows, points in slabs(onto):
         index = transform_points_torch(to_index, transform.apply(points))
         if isinstance(moving, Volume):
             values = sample_linear(data[None], index).squeeze(-1)

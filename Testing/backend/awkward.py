@@ -7,6 +7,7 @@ import torch
 from hypothesis import strategies as st
 
 from pddnet.geometry import ImageGeometry
+from pddnet.points import slabs
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField
 
@@ -52,6 +53,6 @@ def random_field(rng: np.random.Generator, geometry: ImageGeometry, mm: float = 
 
 def affine_field(matrix: np.ndarray, geometry: ImageGeometry) -> DisplacementField:
     """The displacements of a 4x4 matrix, mm LPS, on a grid."""
-    points = torch.cat([points for _, points in geometry.slabs()])
+    points = torch.cat([points for _, points in slabs(geometry)])
     vectors = points @ torch.from_numpy(matrix[:3, :3] - np.eye(3)).T + torch.from_numpy(matrix[:3, 3])
     return DisplacementField(vectors, geometry)

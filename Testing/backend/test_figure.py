@@ -17,6 +17,7 @@ from pddnet.figure.drawing import _checkerboard, _grey
 from pddnet.figure.plane import Plane, moving_plane, shown_point
 from pddnet.geometry import ImageGeometry
 from pddnet.metrics import jacobian_determinant
+from pddnet.points import slabs
 from pddnet.synthetic import synthetic_deformation
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField
@@ -26,7 +27,7 @@ matplotlib_image = pytest.importorskip("matplotlib.image")
 
 def ramp(geometry: ImageGeometry, axis: int) -> Volume:
     """A volume whose value is the coordinate (0 x, 1 y, 2 z) of each voxel, mm LPS."""
-    return Volume(torch.cat([points[..., axis] for _, points in geometry.slabs()]), geometry)
+    return Volume(torch.cat([points[..., axis] for _, points in slabs(geometry)]), geometry)
 
 
 def registration(seed: int = 0) -> dict[str, object]:

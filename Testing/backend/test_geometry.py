@@ -14,15 +14,8 @@ from hypothesis import settings as examples
 
 from backend.awkward import random_geometry, seeds
 from pddnet.errors import InputError
-from pddnet.geometry import (
-    Frame,
-    ImageGeometry,
-    lps_to_ras,
-    transform_points,
-    transform_points_torch,
-    transform_vectors,
-    transform_vectors_torch,
-)
+from pddnet.geometry import Frame, ImageGeometry, lps_to_ras, transform_points, transform_vectors
+from pddnet.points import slabs, transform_points_torch, transform_vectors_torch
 
 PAIRS = list(itertools.permutations(Frame, 2))
 
@@ -182,7 +175,7 @@ def test_slabs_visit_every_voxel_once(max_points: int, oblique_geometry: ImageGe
         torch.zeros((*oblique_geometry.shape, 3), dtype=torch.float64),
         torch.zeros(oblique_geometry.shape),
     )
-    for rows, slab in oblique_geometry.slabs(max_points):
+    for rows, slab in slabs(oblique_geometry, max_points):
         points[rows], seen[rows] = slab, seen[rows] + 1
     assert bool((seen == 1).all())
     for k, j, i in ((0, 0, 0), (10, 8, 6), (3, 1, 5)):
@@ -258,6 +251,6 @@ def test_reordering_to_ras_keeps_every_voxel_where_it_is(
     ras = grid.reordered_to_ras()
     axes = np.asarray(ras.direction) * np.array([[-1.0], [-1.0], [1.0]])
     assert (np.diag(axes) > 0.8).all()
-    before = {tuple(np.round(p, 6)) for _, points in grid.slabs() for p in points.reshape(-1, 3).numpy()}
-    after = {tuple(np.round(p, 6)) for _, points in ras.slabs() for p in points.reshape(-1, 3).numpy()}
+    before = {tuple(np.round(p, 6)) for _, points in slabs(grid) for p in points.reshape(-1, 3).numpy()}
+    after = {tuple(np.round(p, 6)) for _, points in slabs(ras) for p in points.reshape(-1, 3).numpy()}
     assert before == after

@@ -10,7 +10,8 @@ import torch
 
 from pddnet.geometry import ImageGeometry
 from pddnet.global_alignment import Candidate, CoarseScans, align_globally, robust_affine
-from pddnet.preprocessing import Scaling, on_working_grid, working_geometry
+from pddnet.grids import working_geometry
+from pddnet.preprocessing import Scaling, on_working_grid
 from pddnet.synthetic import synthetic_patient
 from pddnet.volume import Volume
 from pddnet.warp import AffineTransform
@@ -45,7 +46,7 @@ def turned(scan: Volume, degrees: float, shift: tuple[float, float, float]) -> t
 
 
 def scans(fixed: Volume, moving: Volume, grid_mm: float = 6.0) -> CoarseScans:
-    grid = working_geometry(fixed.geometry, fixed.geometry, NOTHING, grid_mm, 10**6)
+    grid = working_geometry(fixed.geometry, fixed.geometry, np.eye(4), grid_mm, 10**6)
     return CoarseScans(
         grid=grid,
         fixed=on_working_grid(fixed, None, grid, NOTHING, WINDOW, CPU),

@@ -10,11 +10,12 @@ from backend.awkward import affine_field, covering_geometry
 from pddnet import inversion as module
 from pddnet.geometry import ImageGeometry, transform_points
 from pddnet.inversion import invert
+from pddnet.points import slabs
 from pddnet.warp import DisplacementField
 
 
 def points_of(geometry: ImageGeometry) -> torch.Tensor:
-    return torch.cat([points for _, points in geometry.slabs()])
+    return torch.cat([points for _, points in slabs(geometry)])
 
 
 def inner(geometry: ImageGeometry, margin: int) -> ImageGeometry:
@@ -120,16 +121,9 @@ def test_pieces_give_what_the_whole_gives_and_a_caller_can_stop(
     field = wave(covering_geometry(oblique_geometry), 1.0)
     whole, _ = invert(field, oblique_geometry)
 
-    class SmallSlabs(ImageGeometry):
-        def slabs(self, max_points: int = 1) -> object:  # type: ignore[override]
-            assert max_points > 1
-            return super().slabs(100)
-
-    small = SmallSlabs(
-        oblique_geometry.size, oblique_geometry.spacing, oblique_geometry.origin, oblique_geometry.direction
-    )
+    monkeypatch.setattr(module, "slabs", lambda grid, _: slabs(grid, 100))
     calls: list[None] = []
-    pieces, _ = invert(field, small, lambda: calls.append(None))
+    pieces, _ = invert(field, oblique_geometry, lambda: calls.append(None))
     torch.testing.assert_close(pieces.vectors, whole.vectors, atol=1e-4, rtol=0)
     assert len(calls) == 12  # the first guess on coarser points, and eleven slabs
 
@@ -137,6 +131,6 @@ def test_pieces_give_what_the_whole_gives_and_a_caller_can_stop(
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        invert(field, small, stop)
+        invert(field, oblique_geometry, stop)
     monkeypatch.setattr(module, "_ITERATIONS", 0)  # without Newton's steps it would be the first guess
     assert invert(field, oblique_geometry)[1].data.max() > 0.02

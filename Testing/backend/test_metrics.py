@@ -18,6 +18,7 @@ from pddnet import metrics
 from pddnet.errors import InputError
 from pddnet.geometry import ImageGeometry
 from pddnet.interop.simpleitk import to_sitk
+from pddnet.points import slabs
 from pddnet.volume import LabelMap
 from pddnet.warp import AffineTransform, DisplacementField
 
@@ -143,7 +144,7 @@ def test_the_determinant_of_an_affine_field_is_that_of_its_matrix(seed: int) -> 
 
 def quadratic_field(geometry: ImageGeometry) -> tuple[DisplacementField, torch.Tensor]:
     """u = (a yy, b zz, c xx) about the centre, with determinant 1 + 8abc xyz: a curl no scaling imitates."""
-    points = torch.cat([rows for _, rows in geometry.slabs()]) - torch.from_numpy(geometry.centre)
+    points = torch.cat([rows for _, rows in slabs(geometry)]) - torch.from_numpy(geometry.centre)
     x, y, z = points.unbind(-1)
     a, b, c = 0.06, -0.05, 0.08
     vectors = torch.stack((a * y * y, b * z * z, c * x * x), -1)

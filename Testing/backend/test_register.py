@@ -14,6 +14,7 @@ from pddnet.config import LatticeLevel, Preset
 from pddnet.errors import InputError, InsufficientMemoryError, RegistrationCancelled
 from pddnet.geometry import ImageGeometry
 from pddnet.lattice import smallest_determinant
+from pddnet.points import slabs
 from pddnet.progress import Progress
 from pddnet.registration import RegistrationResult, register, resolve_device
 from pddnet.synthetic import synthetic_deformation, synthetic_patient
@@ -60,7 +61,7 @@ def found(fixed: Volume, patient: Volume) -> RegistrationResult:
 
 
 def body_points(scan: Volume) -> torch.Tensor:
-    points = torch.cat([points for _, points in scan.geometry.slabs()])
+    points = torch.cat([points for _, points in slabs(scan.geometry)])
     return points[scan.data > -300]
 
 

@@ -15,7 +15,7 @@ pytest.importorskip("resource", reason="peak memory of a child process is read w
 _PROGRAM = """
 import json, resource, sys
 import pddnet
-from pddnet.plan import estimate_peak_memory_mb
+from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.synthetic import synthetic_patient
 
 fixed, moving = (synthetic_patient(seed, size=(233, 168, 286), spacing_mm=1.5) for seed in (1, 2))

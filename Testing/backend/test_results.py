@@ -10,7 +10,7 @@ from hypothesis import settings as examples
 
 from backend.awkward import random_geometry, seeds
 from pddnet.geometry import ImageGeometry
-from pddnet.preprocessing import working_geometry
+from pddnet.grids import working_geometry
 from pddnet.results import displacement_in_mm, uncertainty_in_mm
 from pddnet.volume import Volume
 from pddnet.warp import AffineTransform, DisplacementField, Sequential, SpatialTransform
@@ -34,7 +34,7 @@ def random_start(rng: np.random.Generator) -> AffineTransform:
 def test_the_field_covers_the_fixed_field_of_view_to_the_edges_of_its_voxels(seed: int) -> None:
     rng = np.random.default_rng(seed)
     fixed = random_geometry(rng, 6, 40)
-    grid = working_geometry(fixed, fixed, NOTHING, float(rng.uniform(0.8, 2)), 10**6)
+    grid = working_geometry(fixed, fixed, np.eye(4), float(rng.uniform(0.8, 2)), 10**6)
     low = rng.integers(0, 10, 3)
     cropped = grid.cropped([int(n) for n in low], [16, 16, 16])  # as cropping to the body leaves it
     forward = torch.from_numpy(rng.normal(size=(3, 8, 8, 8))).float()

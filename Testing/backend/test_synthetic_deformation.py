@@ -10,6 +10,7 @@ from backend.awkward import random_geometry
 from pddnet.errors import InputError
 from pddnet.geometry import ImageGeometry
 from pddnet.metrics import inverse_consistency_error, jacobian_determinant
+from pddnet.points import slabs
 from pddnet.synthetic import synthetic_deformation
 from pddnet.synthetic.deformation import exponential
 from pddnet.warp import DisplacementField
@@ -18,7 +19,7 @@ GRID = ImageGeometry((33, 27, 40), (4.0, 4.5, 3.5), (-60.0, 20.0, -300.0))
 
 
 def lattice_points(lattice: ImageGeometry) -> torch.Tensor:
-    return torch.cat([points for _, points in lattice.slabs()])
+    return torch.cat([points for _, points in slabs(lattice)])
 
 
 def interior(values: torch.Tensor, layers: int = 5) -> torch.Tensor:

@@ -23,6 +23,7 @@ from backend.awkward import (
 from pddnet.errors import InputError
 from pddnet.geometry import Frame, ImageGeometry
 from pddnet.inversion import invert
+from pddnet.points import slabs
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import (
     AffineTransform,
@@ -37,7 +38,7 @@ from pddnet.warp import (
 
 
 def points_of(geometry: ImageGeometry) -> torch.Tensor:
-    return torch.cat([points for _, points in geometry.slabs()])
+    return torch.cat([points for _, points in slabs(geometry)])
 
 
 def random_affine(

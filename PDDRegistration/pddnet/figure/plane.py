@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pddnet.geometry import Frame, ImageGeometry, transform_points_torch
+from pddnet.geometry import Frame, ImageGeometry
+from pddnet.points import slabs, transform_points_torch
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField, inside, sample_linear, sample_nearest
 
@@ -56,7 +57,7 @@ class Plane:
 
     def points(self) -> torch.Tensor:
         """Pixel centres (rows, columns, 3), mm LPS; rows go up in a coronal and back in an axial slice."""
-        points = torch.cat([points for _, points in self.geometry.slabs()])
+        points = torch.cat([points for _, points in slabs(self.geometry)])
         return points[:, 0] if self.across == 1 else points[0]
 
     def image(self, volume: Volume) -> Pixels:

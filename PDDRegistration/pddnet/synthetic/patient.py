@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 
 from pddnet.errors import InputError
-from pddnet.geometry import Frame, ImageGeometry, transform_points_torch
+from pddnet.geometry import Frame, ImageGeometry
+from pddnet.points import slabs, transform_points_torch
 from pddnet.synthetic.anatomy import Anatomy
 from pddnet.synthetic.appearance import ATTENUATION, Attenuation, Contrast
 from pddnet.synthetic.canvas import Canvas
@@ -134,7 +135,7 @@ def _painted(
     hu = torch.empty(geometry.shape)
     labels = torch.empty(geometry.shape, dtype=torch.int32)
     softness = max(1.0, sum(geometry.spacing) / 3)
-    for rows, points in geometry.slabs(_SLAB_VOXELS):
+    for rows, points in slabs(geometry, _SLAB_VOXELS):
         canvas = Canvas(coordinates(points), softness)
         anatomy.paint(canvas)
         hu[rows], labels[rows] = canvas.hu, canvas.labels
