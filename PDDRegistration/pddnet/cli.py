@@ -44,10 +44,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _run(parsed: argparse.Namespace, interruption: Interruption) -> None:
     from pddnet import commands  # PyTorch and SimpleITK only when there is work to do
-    from pddnet.outputs import finite
+    from pddnet.strict_json import to_json
 
     answer = commands.BY_NAME[parsed.command](parsed, interruption)
-    print(json.dumps(finite(answer.report), indent=2, allow_nan=False) if parsed.json else answer.text)
+    print(json.dumps(to_json(answer.report), indent=2, allow_nan=False) if parsed.json else answer.text)
 
 
 def _explain(error: BaseException) -> tuple[int, str]:

@@ -13,9 +13,10 @@ from pddnet.figure import registration_figure
 from pddnet.interop.files import check_output_folder, replacing_folder
 from pddnet.interop.simpleitk import read_label_map, read_volume, write_label_map, write_volume
 from pddnet.metrics import dice
-from pddnet.outputs import Report, finite, write_result
+from pddnet.outputs import Report, write_result
 from pddnet.progress import Progress
 from pddnet.registration import RegistrationResult, register
+from pddnet.strict_json import to_json
 from pddnet.synthetic import SyntheticPatient, synthetic_patient
 from pddnet.volume import LabelMap
 
@@ -106,7 +107,7 @@ def run_demo(
         report["figure"] = _figure(folder, fixed, moving, result, report)
         report["files"] = sorted(path.name for path in folder.iterdir())
         report["demo_seconds"] = time.perf_counter() - began
-        report = finite(report)
+        report = to_json(report)
         text = json.dumps(report, indent=2, allow_nan=False)
         (folder / "report.json").write_text(text + "\n", encoding="utf-8")
         stages.tell("done", 1.0, "done")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import platform
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
@@ -22,6 +21,7 @@ from pddnet.interop.files import replacing_folder
 from pddnet.inversion import invert
 from pddnet.metrics import FieldQuality, inverse_consistency_error, jacobian_determinant
 from pddnet.points import slabs, transform_points_torch
+from pddnet.strict_json import to_json
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField, sample_linear
 
@@ -80,7 +80,7 @@ def write_result(
         if inverse:
             report["inverse_residual_mm"] = _write_inverse(folder, field, moving.geometry, check)
         report["files"] = sorted([path.name for path in folder.iterdir()] + [_REPORT])
-        report = finite(report)
+        report = to_json(report)
         text = json.dumps(report, indent=2, allow_nan=False)
         (folder / _REPORT).write_text(text + "\n", encoding="utf-8")
     return report
@@ -206,16 +206,3 @@ def _files_of_earlier_report(out: Path) -> list[str]:
     except (OSError, ValueError, KeyError, TypeError):  # no report of ours: nothing is known to be obsolete
         return []
     return [name for name in names if name == Path(name).name]
-
-
-def finite(values: Mapping[str, Any]) -> Report:
-    """The same tables and lists, with null for numbers that are not finite, which strict JSON lacks."""
-    return {str(key): _finite(value) for key, value in values.items()}
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return finite(value)
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -29,6 +29,7 @@ from pddnet.geometry import ImageGeometry
 from pddnet.interop import simpleitk as interop
 from pddnet.interop.files import replacing_folder
 from pddnet.inversion import invert
+from pddnet.strict_json import to_json
 from pddnet.uncertainty import Uncertainty
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField
@@ -158,7 +159,7 @@ def test_a_folder_of_dicom_files_has_a_hash_too(case: Case, tmp_path: Path) -> N
 
 def test_numbers_that_json_lacks_become_null() -> None:
     values = {"a": float("inf"), "b": [float("nan"), 1.0], "c": {"d": (float("-inf"), "x")}}
-    assert outputs.finite(values) == {"a": None, "b": [None, 1.0], "c": {"d": [None, "x"]}}
+    assert to_json(values) == {"a": None, "b": [None, 1.0], "c": {"d": [None, "x"]}}
 
 
 def test_the_inverse_leads_from_moving_to_fixed_points(case: Case, tmp_path: Path) -> None:
