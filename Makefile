@@ -6,7 +6,7 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4
 CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3)
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 
-.PHONY: help demo test lint clean
+.PHONY: help demo test lint clean libraries
 
 help:
 	@echo "make demo   register the built-in example; results in demo/"
@@ -14,11 +14,11 @@ help:
 	@echo "make lint   ruff, mypy and the import contracts"
 	@echo "make clean  remove caches, build products and demo results; .venv stays"
 
-demo: $(STAMP)
+demo: libraries $(STAMP)
 	$(BIN)/pddnet demo --out demo
 	@echo "Results are in $(CURDIR)/demo"
 
-test: $(STAMP)
+test: libraries $(STAMP)
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 lint: $(STAMP)
@@ -26,6 +26,12 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Before the minutes of installing: the system libraries that drawing without a screen needs, or how to get them.
+libraries:
+	@for python in $(CANDIDATES); do \
+	    if $$python $(NEW_ENOUGH) 2>/dev/null; then exec $$python Testing/desktop/check_libraries.py; fi; \
+	done
 
 clean:
 	rm -rf build dist demo .pytest_cache .hypothesis .mypy_cache .ruff_cache .import_linter_cache PDDRegistration/*.egg-info
@@ -39,7 +45,7 @@ $(STAMP): requirements-dev.txt pyproject.toml
 	done; \
 	echo "No Python 3.11 or newer among: $(CANDIDATES). Install one, or name it: make PYTHON=/path/to/python3.11" >&2; \
 	exit 1
-	@echo "Installing PyTorch and the other requirements into $(VENV); the first time takes a few minutes"
+	@echo "Installing PyTorch, Slicer's core, Qt and the other requirements into $(VENV); the first time takes a few minutes"
 	$(BIN)/python -m pip install --quiet -r requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --no-build-isolation --no-deps -e .
 	$(BIN)/python -m pip check
