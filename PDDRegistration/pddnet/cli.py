@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pddnet
-from pddnet.errors import InputError, RegistrationCancelled
+from pddnet.errors import InputError, RegistrationCancelled, is_out_of_memory
+from pddnet.process import let_waiting_threads_sleep
 from pddnet.terminal import Interruption, native_messages_hidden
 
 OK, UNEXPECTED, BAD_INPUT, NOT_ENOUGH_MEMORY, CANCELLED = 0, 1, 2, 3, 130
@@ -24,8 +24,7 @@ OK, UNEXPECTED, BAD_INPUT, NOT_ENOUGH_MEMORY, CANCELLED = 0, 1, 2, 3, 130
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` are those of the process by default. Returns the exit code."""
     parsed = _parser().parse_args(arguments)
-    # before PyTorch is imported; its threads would spin while they wait, and starve a busy machine
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    let_waiting_threads_sleep()
     try:
         with Interruption(immediate=parsed.immediate) as interruption:
             if parsed.debug:
@@ -55,7 +54,7 @@ def _explain(error: BaseException) -> tuple[int, str]:
     text = " ".join(str(error).split())
     if isinstance(error, RegistrationCancelled | KeyboardInterrupt):
         return CANCELLED, "cancelled; nothing was written"
-    if isinstance(error, MemoryError) or _is_allocation_failure(error):
+    if is_out_of_memory(error):
         return NOT_ENOUGH_MEMORY, text or "not enough memory; close other programs or choose a smaller preset"
     if isinstance(error, InputError):
         return BAD_INPUT, text
@@ -65,12 +64,6 @@ def _explain(error: BaseException) -> tuple[int, str]:
         UNEXPECTED,
         f"unexpected {type(error).__name__}: {text}; run it again with --debug and report what it prints",
     )
-
-
-def _is_allocation_failure(error: BaseException) -> bool:
-    """Whether PyTorch ran out of memory, which it says with a RuntimeError."""
-    said = str(error).lower()
-    return isinstance(error, RuntimeError) and ("out of memory" in said or "can't allocate memory" in said)
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -107,7 +107,7 @@ def run_demo(
         report["figure"] = _figure(folder, fixed, moving, result, report)
         report["files"] = sorted(path.name for path in folder.iterdir())
         report["demo_seconds"] = time.perf_counter() - began
-        report = to_json(report)
+        report = dict(to_json(report))
         text = json.dumps(report, indent=2, allow_nan=False)
         (folder / "report.json").write_text(text + "\n", encoding="utf-8")
         stages.tell("done", 1.0, "done")

@@ -21,6 +21,7 @@ Triple = tuple[float, float, float]
 
 _RAS_FROM_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _SMALLEST_DETERMINANT = 1e-3
+_INDEX_TOLERANCE = 1e-6  # voxels
 
 
 class Frame(Enum):
@@ -116,6 +117,24 @@ class ImageGeometry:
     def cropped(self, start: Sequence[int], size: Sequence[int]) -> ImageGeometry:
         """The grid of the same voxels from index `start`, of `size` voxels; both may reach beyond this grid."""
         return replace(self, size=(size[0], size[1], size[2]), origin=tuple(self.to_lps(np.asarray(start))))
+
+    def index_range(
+        self, points_lps: npt.ArrayLike, beyond: float = 0.0
+    ) -> tuple[tuple[int, int, int], tuple[int, int, int]]:
+        """The first and last index (x, y, z) of this grid, grown by whole voxels where that takes, that span points.
+
+        Args:
+            points_lps: (N, 3), mm, LPS.
+            beyond: how many voxels outside the outermost voxel centres a point may lie and still count as spanned.
+        """
+        index, reach = self.to_index(points_lps), beyond + _INDEX_TOLERANCE
+        first = np.minimum(np.floor(index.min(0) + reach), 0).astype(int)
+        last = np.maximum(np.ceil(index.max(0) - reach), np.asarray(self.size) - 1).astype(int)
+        return (int(first[0]), int(first[1]), int(first[2])), (int(last[0]), int(last[1]), int(last[2]))
+
+    def spanning(self, first: Sequence[int], last: Sequence[int]) -> ImageGeometry:
+        """The grid of the same voxels from index `first` to index `last`, both included."""
+        return self.cropped(first, [high - low + 1 for low, high in zip(first, last, strict=True)])
 
     def coarsened(self, factors: Sequence[int]) -> ImageGeometry:
         """The grid of blocks of `factors` (x, y, z) voxels, centred on the blocks; partial blocks count as whole."""

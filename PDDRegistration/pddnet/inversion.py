@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 
 from pddnet.geometry import ImageGeometry
@@ -11,6 +12,7 @@ from pddnet.points import slabs
 from pddnet.volume import Volume
 from pddnet.warp import DisplacementField
 
+_SAMPLES_ALONG_AN_AXIS = 9
 _LARGEST_STEP_MM = 20.0
 _ITERATIONS = 30
 _TOLERANCE_MM = 1e-3
@@ -46,6 +48,20 @@ def invert(
         if between_slabs:
             between_slabs()
     return DisplacementField(vectors, onto, onto), Volume(residual, onto)
+
+
+def inverse_grid(field: DisplacementField, moving: ImageGeometry) -> ImageGeometry:
+    """A grid for the inverse of `field`: blocks of moving voxels about as fine as the field, and one cell around.
+
+    It covers the moving scan and all that the fixed scan's points are taken to: beyond it ITK displaces nothing.
+    """
+    ratios = np.floor(min(field.geometry.spacing) / np.asarray(moving.spacing) + 1e-6)
+    blocks = moving.coarsened([int(ratio) for ratio in np.maximum(ratios, 1)])
+    fixed = field.fixed_geometry or field.geometry
+    edges = [np.linspace(-0.5, n - 0.5, _SAMPLES_ALONG_AN_AXIS) for n in fixed.size]
+    points = fixed.to_lps(np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 3))
+    around = blocks.spanning((-1, -1, -1), blocks.size)
+    return around.spanning(*around.index_range(field.apply(torch.as_tensor(points)).numpy()))
 
 
 def _solve(field: DisplacementField, y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -57,7 +57,26 @@ def surface_distances(a: LabelMap, b: LabelMap) -> dict[int, SurfaceDistances]:
     _check_same_grid(a, b)
     _check_right_angles(a.geometry)
     labels = _labels_of_either(a, b)
-    return {label: _label_distances(a.data == label, b.data == label, a.geometry) for label in labels}
+    return {label: mask_distances(a.data == label, b.data == label, a.geometry) for label in labels}
+
+
+def mask_distances(in_a: torch.Tensor, in_b: torch.Tensor, geometry: ImageGeometry) -> SurfaceDistances:
+    """Surface distances of two masks (D, H, W), bool, on a grid whose axes are at right angles."""
+    if not bool(in_a.any()) or not bool(in_b.any()):
+        return SurfaceDistances(math.inf, math.inf)
+    box = bounding_box(in_a | in_b)
+    surface_a, surface_b = _surface(in_a[box]), _surface(in_b[box])
+    to_b = _distances(surface_a, surface_b, geometry)
+    to_a = _distances(surface_b, surface_a, geometry)
+    farthest = max(float(torch.quantile(to_b, 0.95)), float(torch.quantile(to_a, 0.95)))
+    return SurfaceDistances(farthest, float(torch.cat((to_b, to_a)).mean()))
+
+
+def bounding_box(mask: torch.Tensor) -> tuple[slice, slice, slice]:
+    """The smallest box (D, H, W) that holds all set voxels of a mask; there must be one."""
+    along = [mask.any(1).any(1), mask.any(0).any(1), mask.any(0).any(0)]
+    z, y, x = (axis.nonzero().flatten() for axis in along)
+    return tuple(slice(int(n[0]), int(n[-1]) + 1) for n in (z, y, x))  # type: ignore[return-value]
 
 
 def hd95(a: LabelMap, b: LabelMap) -> dict[int, float]:
@@ -172,6 +191,13 @@ def inverse_consistency_error(
     return Volume(error, geometry)
 
 
+def inverse_residual(inverse: DisplacementField, field: DisplacementField) -> Volume:
+    """How far in mm points land from themselves after `inverse` and `field`: between the inverse's own, the worst."""
+    grid = inverse.geometry
+    between = grid.coarsened((2, 2, 2)).cropped((0, 0, 0), [max(1, n // 2) for n in grid.size])
+    return inverse_consistency_error(inverse.on(between), field)
+
+
 def _sampled(
     field: DisplacementField, slab: ImageGeometry, low: int, high: int, whole: ImageGeometry
 ) -> DisplacementField:
@@ -214,21 +240,6 @@ def _check_right_angles(geometry: ImageGeometry) -> None:
         raise InputError(
             "the axes of the label maps are not at right angles; resample both onto a grid whose are"
         )
-
-
-def _label_distances(in_a: torch.Tensor, in_b: torch.Tensor, geometry: ImageGeometry) -> SurfaceDistances:
-    if not bool(in_a.any()) or not bool(in_b.any()):
-        return SurfaceDistances(math.inf, math.inf)
-    box = _bounding_box(in_a | in_b)
-    surface_a, surface_b = _surface(in_a[box]), _surface(in_b[box])
-    to_b = _distances(surface_a, surface_b, geometry)
-    to_a = _distances(surface_b, surface_a, geometry)
-    farthest = max(float(torch.quantile(to_b, 0.95)), float(torch.quantile(to_a, 0.95)))
-    return SurfaceDistances(farthest, float(torch.cat((to_b, to_a)).mean()))
-
-
-def _bounding_box(mask: torch.Tensor) -> tuple[slice, ...]:
-    return tuple(slice(int(axis.min()), int(axis.max()) + 1) for axis in mask.nonzero(as_tuple=True))
 
 
 def _surface(mask: torch.Tensor) -> torch.Tensor:

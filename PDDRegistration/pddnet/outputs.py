@@ -15,22 +15,20 @@ import torch
 
 import pddnet
 from pddnet.errors import RegistrationCancelled
-from pddnet.geometry import Frame, ImageGeometry
+from pddnet.geometry import ImageGeometry
 from pddnet.interop import simpleitk as interop
 from pddnet.interop.files import replacing_folder
-from pddnet.inversion import invert
-from pddnet.metrics import FieldQuality, inverse_consistency_error, jacobian_determinant
-from pddnet.points import slabs, transform_points_torch
+from pddnet.inversion import inverse_grid, invert
+from pddnet.metrics import FieldQuality, inverse_residual, jacobian_determinant
 from pddnet.strict_json import to_json
 from pddnet.volume import LabelMap, Volume
-from pddnet.warp import DisplacementField, sample_linear
+from pddnet.warp import DisplacementField, sampled_on
 
 if TYPE_CHECKING:
     from pddnet.registration import RegistrationResult
 
 Report = dict[str, Any]
 _REPORT = "report.json"
-_SAMPLES_ALONG_AN_AXIS = 9
 
 
 def write_result(
@@ -80,7 +78,7 @@ def write_result(
         if inverse:
             report["inverse_residual_mm"] = _write_inverse(folder, field, moving.geometry, check)
         report["files"] = sorted([path.name for path in folder.iterdir()] + [_REPORT])
-        report = to_json(report)
+        report = dict(to_json(report))
         text = json.dumps(report, indent=2, allow_nan=False)
         (folder / _REPORT).write_text(text + "\n", encoding="utf-8")
     return report
@@ -109,20 +107,9 @@ def _images(
     yield "warped", field.warp(moving, grid)
     for name, file_name in warped_names(labels).items():
         yield file_name, field.warp(labels[name], grid)
-    yield "uncertainty", _on(result.uncertainty.std_mm, grid)
-    yield "entropy", _on(result.uncertainty.entropy, grid)
+    yield "uncertainty", sampled_on(result.uncertainty.std_mm, grid)
+    yield "entropy", sampled_on(result.uncertainty.entropy, grid)
     yield "jacobian", jacobian_determinant(field, grid)
-
-
-def _on(volume: Volume, grid: ImageGeometry) -> Volume:
-    """A volume on another grid, linearly, its border held outside."""
-    to_index = volume.geometry.matrix(Frame.LPS, Frame.INDEX)
-    values = torch.empty(grid.shape)
-    for rows, points in slabs(grid):
-        values[rows] = (
-            sample_linear(volume.data[None], transform_points_torch(to_index, points)).squeeze(-1).float()
-        )
-    return Volume(values, grid)
 
 
 def _write_image(path: Path, image: Volume | LabelMap) -> None:
@@ -132,31 +119,13 @@ def _write_image(path: Path, image: Volume | LabelMap) -> None:
         interop.write_volume(path, image)
 
 
-def inverse_grid(field: DisplacementField, moving: ImageGeometry) -> ImageGeometry:
-    """A grid for the inverse of `field`: blocks of moving voxels about as fine as the field, and one cell around.
-
-    It covers the moving scan and all that the fixed scan's points are taken to: beyond it ITK displaces nothing.
-    """
-    ratios = np.floor(min(field.geometry.spacing) / np.asarray(moving.spacing) + 1e-6)
-    blocks = moving.coarsened([int(ratio) for ratio in np.maximum(ratios, 1)])
-    fixed = field.fixed_geometry or field.geometry
-    edges = [np.linspace(-0.5, n - 0.5, _SAMPLES_ALONG_AN_AXIS) for n in fixed.size]
-    points = fixed.to_lps(np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 3))
-    reached = blocks.to_index(field.apply(torch.as_tensor(points)).numpy())
-    low = np.minimum(np.floor(reached.min(0)).astype(int), -1)
-    high = np.maximum(np.ceil(reached.max(0)).astype(int), blocks.size) + 1
-    return blocks.cropped([int(n) for n in low], [int(n) for n in high - low])
-
-
 def _write_inverse(
     folder: Path, field: DisplacementField, moving: ImageGeometry, check: Callable[[], None]
 ) -> dict[str, float]:
     grid = inverse_grid(field, moving)
     inverse, _ = invert(field, grid, check)
     interop.write_transform(folder / "inverse-transform.h5", inverse)
-    # between the inverse's own points, where it is worst
-    between = grid.coarsened((2, 2, 2)).cropped((0, 0, 0), [max(1, n // 2) for n in grid.size])
-    residual = inverse_consistency_error(inverse.on(between), field)
+    residual = inverse_residual(inverse, field)
     return {"mean": residual.mean(), "max": float(residual.data.max())}
 
 

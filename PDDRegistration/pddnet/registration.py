@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from pddnet.config import Preset, load_preset
-from pddnet.errors import InputError
+from pddnet.errors import DeviceError, InputError
 from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.geometry import ImageGeometry
 from pddnet.global_alignment import Candidate, CoarseScans, align_globally
@@ -183,14 +183,14 @@ def resolve_device(name: str) -> torch.device:
     """The torch device of a name.
 
     Raises:
-        InputError: there is no such device here.
+        DeviceError: there is no such device here.
     """
     available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
     if name == "auto":
         return torch.device(available[1] if len(available) > 1 else "cpu")
     wanted = f"{name}:0" if name == "cuda" else name
     if wanted not in available:
-        raise InputError(f"device '{name}' is not available; choose auto or one of {', '.join(available)}")
+        raise DeviceError(f"device '{name}' is not available; choose auto or one of {', '.join(available)}")
     return torch.device(wanted)
 
 

@@ -46,9 +46,8 @@ def _covering(
 ) -> tuple[ImageGeometry, torch.Tensor]:
     """The half-resolution lattice of `grid`, grown until it covers `fixed`, and the values (C, D, H, W) held beyond."""
     lattice = grid.coarsened((FIELD_STEP,) * 3)
-    reached = lattice.to_index(fixed.corners())
-    low = np.maximum(0, -np.floor(reached.min(0) + 1e-6)).astype(int)
-    high = np.maximum(0, np.ceil(reached.max(0) - 1e-6) - (np.asarray(lattice.size) - 1)).astype(int)
-    padding = [int(n) for axis in range(3) for n in (low[axis], high[axis])]  # x, y, z: as F.pad wants them
-    grown = lattice.cropped([-int(n) for n in low], [int(n) for n in np.asarray(lattice.size) + low + high])
-    return grown, F.pad(values[None], padding, mode="replicate")[0]
+    first, last = lattice.index_range(fixed.corners())
+    padding = [
+        n for axis in range(3) for n in (-first[axis], last[axis] - lattice.size[axis] + 1)
+    ]  # x, y, z: as F.pad wants them
+    return lattice.spanning(first, last), F.pad(values[None], padding, mode="replicate")[0]

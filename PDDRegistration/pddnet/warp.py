@@ -201,6 +201,16 @@ def resample(moving: ImageT, onto: ImageGeometry, transform: SpatialTransform) -
     return replace(moving, data=out, geometry=onto)
 
 
+def sampled_on(volume: Volume, grid: ImageGeometry) -> Volume:
+    """A volume on another grid of its space, linearly, its border held outside."""
+    to_index = volume.geometry.matrix(Frame.LPS, Frame.INDEX)
+    values = torch.empty(grid.shape)
+    for rows, points in slabs(grid):
+        index = transform_points_torch(to_index, points)
+        values[rows] = sample_linear(volume.data[None], index).squeeze(-1).float()
+    return Volume(values, grid)
+
+
 def sample_linear(channels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """Trilinear samples in float64, the border value held outside.
 

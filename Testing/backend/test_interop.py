@@ -10,7 +10,7 @@ import numpy.testing as npt
 import pytest
 import SimpleITK as sitk
 import torch
-from hypothesis import assume, given
+from hypothesis import given
 from hypothesis import settings as examples
 
 from backend.awkward import (
@@ -63,7 +63,7 @@ def assert_resamples_as(
     grid = overlapping_geometry(rng, fixed)
     image, labels = noise(rng, grid), patches(rng, grid)
     ours = resample(image, fixed, transform).data.numpy()
-    assume((ours != image.fill_value).mean() > 0.05)
+    assert (ours != image.fill_value).sum() > 15
     npt.assert_allclose(ours, resampled_by_sitk(image, fixed, theirs), atol=1e-3)
     npt.assert_array_equal(
         resample(labels, fixed, transform).data.numpy(), resampled_by_sitk(labels, fixed, theirs)

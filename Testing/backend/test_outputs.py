@@ -28,7 +28,7 @@ from pddnet.errors import InputError, RegistrationCancelled
 from pddnet.geometry import ImageGeometry
 from pddnet.interop import simpleitk as interop
 from pddnet.interop.files import replacing_folder
-from pddnet.inversion import invert
+from pddnet.inversion import inverse_grid, invert
 from pddnet.strict_json import to_json
 from pddnet.uncertainty import Uncertainty
 from pddnet.volume import LabelMap, Volume
@@ -176,7 +176,7 @@ def test_the_inverse_leads_from_moving_to_fixed_points(case: Case, tmp_path: Pat
 
 def test_the_inverse_is_as_fine_as_the_field_and_not_finer_than_the_scan() -> None:
     field = DisplacementField(torch.zeros((3, 3, 3, 3)), ImageGeometry((3, 3, 3), (4.0, 4.0, 4.0)))
-    grid = outputs.inverse_grid(field, ImageGeometry((9, 8, 6), (1.5, 2.0, 6.0)))
+    grid = inverse_grid(field, ImageGeometry((9, 8, 6), (1.5, 2.0, 6.0)))
     assert grid.spacing == (3.0, 4.0, 6.0)
     assert grid.size == (7, 6, 8)
 
@@ -296,7 +296,7 @@ def test_the_inverse_covers_all_that_the_fixed_scan_is_taken_to() -> None:
     fixed, moving = ImageGeometry((9, 8, 7), (4.0, 4.0, 4.0)), ImageGeometry((5, 6, 4), (4.0, 4.0, 4.0))
     vectors = torch.zeros((*fixed.shape, 3)) + torch.tensor([-13.0, 6.0, 30.0])
     field = DisplacementField(vectors, fixed, fixed)
-    inverse, _ = invert(field, outputs.inverse_grid(field, moving))
+    inverse, _ = invert(field, inverse_grid(field, moving))
     back = sitk.DisplacementFieldTransform(sitk.Cast(interop.to_sitk(inverse), sitk.sitkVectorFloat64))
     for corner in fixed.corners():
         found = field.apply(torch.as_tensor(corner))

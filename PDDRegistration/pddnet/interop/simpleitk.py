@@ -30,6 +30,7 @@ from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, DisplacementField, Sequential, SpatialTransform
 
 PathLike = str | Path
+_ITK_HOLDS = 0.5  # cells beyond a field's border that ITK holds its border's displacement
 _LARGEST_LABEL = np.iinfo(np.int32).max
 
 
@@ -363,9 +364,7 @@ def _covering(field: DisplacementField) -> DisplacementField:
     """The field on its own grid, grown by whole cells until all of `fixed_geometry` lies inside."""
     if field.fixed_geometry is None:
         return field
-    corners = field.geometry.to_index(field.fixed_geometry.corners())
-    reach = 0.5 + 1e-6  # ITK holds the border for half a cell
-    low = np.minimum(np.floor(corners.min(0) + reach), 0).astype(int)
-    high = np.maximum(np.ceil(corners.max(0) - reach), np.asarray(field.geometry.size) - 1).astype(int)
-    size = tuple(int(n) for n in high - low + 1)
-    return field if size == field.geometry.size else field.on(field.geometry.cropped(low.tolist(), size))
+    grown = field.geometry.spanning(
+        *field.geometry.index_range(field.fixed_geometry.corners(), beyond=_ITK_HOLDS)
+    )
+    return field if grown.size == field.geometry.size else field.on(grown)
