@@ -1,0 +1,108 @@
+"""Whether a registration makes sense before it is started, and what it will need; instant, without PyTorch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pddnet.config import load_preset, overridden
+from pddnet.errors import InputError
+from pddnet.estimate import estimate_peak_memory_mb
+from pddnet.memory import available_memory_mb
+from slicer.i18n import tr as _
+
+from . import mrml_conversion
+from .settings import RegistrationInputs, RegistrationSettings
+
+_THINNEST = 2  # voxels along each axis
+
+
+def problemWith(inputs: RegistrationInputs, settings: RegistrationSettings) -> str:
+    """The first reason why these inputs cannot be registered, with what to do, or ""."""
+    return (
+        _volumeProblem(inputs.fixed, _("fixed"))
+        or _volumeProblem(inputs.moving, _("moving"))
+        or _togetherProblem(inputs)
+        or _settingsProblem(settings)
+        or _memoryProblem(inputs, settings)
+    )
+
+
+def neededMemoryMb(inputs: RegistrationInputs, settings: RegistrationSettings) -> float:
+    """Estimated peak memory of the registration process, MB.
+
+    Raises:
+        InputError: the volumes or the settings cannot be used.
+    """
+    fixed, moving = (mrml_conversion.volumeGeometry(node) for node in (inputs.fixed, inputs.moving))
+    return estimate_peak_memory_mb(fixed, moving, load_preset(settings.preset), levels=settings.levels)
+
+
+def _volumeProblem(node: Any, role: str) -> str:
+    if node is None:
+        return _("Choose the {role} volume.").format(role=role)
+    image = node.GetImageData()
+    if image is None or min(image.GetDimensions()) < 1:
+        return _("The {role} volume {name} is empty; load its image or choose another.").format(
+            role=role, name=node.GetName()
+        )
+    if image.GetNumberOfScalarComponents() != 1:
+        return _(
+            "The {role} volume {name} has {count} values per voxel and one is needed; choose a scalar volume."
+        ).format(role=role, name=node.GetName(), count=image.GetNumberOfScalarComponents())
+    if min(image.GetDimensions()) < _THINNEST:
+        return _(
+            "The {role} volume {name} has {size} voxels; a 3-D volume with 2 or more along each axis is needed."
+        ).format(role=role, name=node.GetName(), size=" x ".join(map(str, image.GetDimensions())))
+    return ""
+
+
+def _togetherProblem(inputs: RegistrationInputs) -> str:
+    if inputs.fixed is inputs.moving:
+        return _("The fixed and the moving volume are the same; choose two.")
+    for node in inputs.segmentations:
+        if mrml_conversion.isEmptySegmentation(node):
+            return _("The segmentation {name} is empty; uncheck it or add segments.").format(
+                name=node.GetName()
+            )
+    return _landmarkProblem(inputs.fixedLandmarks, inputs.movingLandmarks)
+
+
+def _landmarkProblem(fixed: Any, moving: Any) -> str:
+    if fixed is None and moving is None:
+        return ""
+    if fixed is None or moving is None:
+        return _("Landmarks need two point lists; choose the other one under Quality, or none.")
+    counts = [len(mrml_conversion.landmarkPoints(node)) for node in (fixed, moving)]
+    if counts[0] != counts[1] or not counts[0]:
+        return _(
+            "The landmark lists {fixed} and {moving} have {first} and {second} points; equally many are needed, one "
+            "or more, in the same order."
+        ).format(fixed=fixed.GetName(), moving=moving.GetName(), first=counts[0], second=counts[1])
+    return ""
+
+
+def _settingsProblem(settings: RegistrationSettings) -> str:
+    try:
+        overridden(
+            load_preset(settings.preset),
+            levels=settings.levels,
+            smoothness=settings.smoothness,
+            instance_iterations=settings.instanceIterations,
+        )
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _memoryProblem(inputs: RegistrationInputs, settings: RegistrationSettings) -> str:
+    try:
+        needed = neededMemoryMb(inputs, settings)
+    except InputError as error:
+        return str(error)
+    free = available_memory_mb()
+    if settings.device in ("auto", "cpu") and needed > free:
+        return _(
+            "This registration needs about {needed:.1f} GB of memory and {free:.1f} GB are free; close other "
+            "programs, crop the volumes, or choose the preset fast."
+        ).format(needed=needed / 1000, free=free / 1000)
+    return ""

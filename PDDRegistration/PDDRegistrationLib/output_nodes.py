@@ -1,0 +1,194 @@
+"""From the nodes of a finished registration to nodes of the scene: all at once, named, in one folder, with provenance."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, field
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from . import mrml_conversion
+from .settings import RegistrationInputs, RegistrationOutputs, RegistrationSettings
+
+PROVENANCE = "PDDRegistration.provenance"  # attribute of the transform node: JSON
+TRANSFORM_ROLE = "PDDRegistration.transform"  # reference of each other output to the transform it came from
+
+
+@dataclass
+class MadeNodes:
+    """Nodes that are in no scene yet."""
+
+    transform: Any
+    warpedVolume: Any
+    jacobian: Any
+    uncertainty: Any
+    qualityTable: Any
+    warpedSegmentations: list[Any] = field(default_factory=list)
+    inverseTransform: Any = None
+
+
+def commit(
+    scene: Any,
+    made: MadeNodes,
+    inputs: RegistrationInputs,
+    settings: RegistrationSettings,
+    wanted: RegistrationOutputs,
+    report: dict[str, Any],
+) -> RegistrationOutputs:
+    """Put the nodes into the scene, or into the nodes chosen for them, as one change."""
+    _nameAfter(made, inputs)
+    if scene.GetUndoFlag():
+        scene.SaveStateForUndo()
+    added: list[Any] = []
+    try:
+        done = _placeAll(scene, made, wanted, added)
+        done.report = report
+        _putUnderParentOf(inputs.fixed, done)
+        _tellProvenance(done, inputs, settings, report)
+        _display(done, inputs)
+        done.folderItem = _folder(scene, done, wanted, inputs)
+    except Exception:
+        for node in added:
+            scene.RemoveNode(node)
+        raise
+    return done
+
+
+def _placeAll(
+    scene: Any, made: MadeNodes, wanted: RegistrationOutputs, added: list[Any]
+) -> RegistrationOutputs:
+    def placed(node: Any, target: Any) -> Any:
+        if target is not None:
+            mrml_conversion.updateNode(target, node)
+            return target
+        node.SetName(scene.GenerateUniqueName(node.GetName()))
+        added.append(scene.AddNode(node))
+        return added[-1]
+
+    targets = targetsOf(wanted.warpedSegmentations, len(made.warpedSegmentations))
+    return RegistrationOutputs(
+        transform=placed(made.transform, wanted.transform),
+        warpedVolume=placed(made.warpedVolume, wanted.warpedVolume),
+        warpedSegmentations=[
+            placed(node, target) for node, target in zip(made.warpedSegmentations, targets, strict=True)
+        ],
+        jacobian=placed(made.jacobian, wanted.jacobian),
+        uncertainty=placed(made.uncertainty, wanted.uncertainty),
+        inverseTransform=placed(made.inverseTransform, wanted.inverseTransform)
+        if made.inverseTransform
+        else None,
+        qualityTable=placed(made.qualityTable, wanted.qualityTable),
+    )
+
+
+def targetsOf(chosen: list[Any] | None, count: int) -> list[Any]:
+    """The existing nodes chosen for several results, None where a new one is wanted."""
+    given = list(chosen or [])[:count]
+    return given + [None] * (count - len(given))
+
+
+def allNodes(outputs: RegistrationOutputs) -> list[Any]:
+    """The output nodes there are."""
+    nodes = [
+        outputs.transform,
+        outputs.inverseTransform,
+        outputs.warpedVolume,
+        *outputs.warpedSegmentations,
+        outputs.jacobian,
+        outputs.uncertainty,
+        outputs.qualityTable,
+    ]
+    return [node for node in nodes if node is not None]
+
+
+def _nameAfter(made: MadeNodes, inputs: RegistrationInputs) -> None:
+    fixed, moving = inputs.fixed.GetName(), inputs.moving.GetName()
+    made.transform.SetName(_("{moving} to {fixed}").format(moving=moving, fixed=fixed))
+    made.warpedVolume.SetName(_("{moving} warped to {fixed}").format(moving=moving, fixed=fixed))
+    made.jacobian.SetName(_("{moving} to {fixed} Jacobian").format(moving=moving, fixed=fixed))
+    made.uncertainty.SetName(_("{moving} to {fixed} uncertainty (mm)").format(moving=moving, fixed=fixed))
+    made.qualityTable.SetName(_("{moving} to {fixed} quality").format(moving=moving, fixed=fixed))
+    for node, source in zip(made.warpedSegmentations, inputs.segmentations, strict=True):
+        node.SetName(_("{source} warped to {fixed}").format(source=source.GetName(), fixed=fixed))
+    if made.inverseTransform is not None:
+        made.inverseTransform.SetName(_("{fixed} to {moving} inverse").format(moving=moving, fixed=fixed))
+
+
+def _putUnderParentOf(fixed: Any, done: RegistrationOutputs) -> None:
+    """Images on the fixed grid lie where the fixed scan lies."""
+    for node in (done.warpedVolume, done.jacobian, done.uncertainty, *done.warpedSegmentations):
+        node.SetAndObserveTransformNodeID(fixed.GetTransformNodeID())
+
+
+def _tellProvenance(
+    done: RegistrationOutputs,
+    inputs: RegistrationInputs,
+    settings: RegistrationSettings,
+    report: dict[str, Any],
+) -> None:
+    text = json.dumps(
+        {
+            "time": time.strftime("%Y-%m-%dT%H:%M:%S%z"),
+            "fixed": inputs.fixed.GetName(),
+            "moving": inputs.moving.GetName(),
+            "settings": vars(settings),
+            **{
+                key: report[key]
+                for key in ("versions", "preset", "device", "fallback", "seconds", "hashes")
+                if key in report
+            },
+        }
+    )
+    for transform in filter(None, (done.transform, done.inverseTransform)):
+        transform.SetAttribute(PROVENANCE, text)
+        first, second = inputs.fixed, inputs.moving
+        if transform is done.inverseTransform:
+            first, second = second, first
+        transform.SetNodeReferenceID(transform.GetFixedNodeReferenceRole(), first.GetID())
+        transform.SetNodeReferenceID(transform.GetMovingNodeReferenceRole(), second.GetID())
+    done.transform.SetDescription(
+        _("Takes points of {fixed} to points of {moving}, in world coordinates.").format(
+            fixed=inputs.fixed.GetName(), moving=inputs.moving.GetName()
+        )
+    )
+    for node in allNodes(done):
+        if node is not done.transform:
+            node.SetNodeReferenceID(TRANSFORM_ROLE, done.transform.GetID())
+
+
+def _display(done: RegistrationOutputs, inputs: RegistrationInputs) -> None:
+    """Display nodes, so that nothing is computed when a node is first shown."""
+    for node in allNodes(done):
+        if node.IsA("vtkMRMLDisplayableNode") and node.GetDisplayNode() is None:
+            node.CreateDefaultDisplayNodes()
+    source, shown = inputs.moving.GetDisplayNode(), done.warpedVolume.GetDisplayNode()
+    if source is not None and shown is not None:
+        shown.SetAutoWindowLevel(False)
+        shown.SetWindowLevel(source.GetWindow(), source.GetLevel())
+        if source.GetColorNodeID():
+            shown.SetAndObserveColorNodeID(source.GetColorNodeID())
+
+
+def _folder(
+    scene: Any, done: RegistrationOutputs, wanted: RegistrationOutputs, inputs: RegistrationInputs
+) -> int:
+    """The subject-hierarchy folder of the outputs: that of the chosen transform where it has one."""
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    folder = 0
+    if wanted.transform is not None:
+        parent = hierarchy.GetItemParent(hierarchy.GetItemByDataNode(wanted.transform))
+        folder = parent if parent != hierarchy.GetSceneItemID() else 0
+    if not folder:
+        name = _("Registration of {moving} to {fixed}").format(
+            moving=inputs.moving.GetName(), fixed=inputs.fixed.GetName()
+        )
+        folder = hierarchy.CreateFolderItem(hierarchy.GetSceneItemID(), name)
+    chosen = set(map(id, allNodes(wanted)))
+    for node in allNodes(done):
+        item = hierarchy.GetItemByDataNode(node) or hierarchy.CreateItem(folder, node)
+        if id(node) not in chosen or hierarchy.GetItemParent(item) == hierarchy.GetSceneItemID():
+            hierarchy.SetItemParent(item, folder)
+    return int(folder)

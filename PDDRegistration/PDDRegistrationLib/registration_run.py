@@ -1,0 +1,197 @@
+"""One run of the worker as a generator of small steps: nodes to files, the process, files to nodes, nodes to the scene.
+
+Each generator here is driven by a `Task`; closing it at any point ends the process and removes the files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+from pddnet import job
+from pddnet.errors import InputError
+from slicer.i18n import tr as _
+
+from . import mrml_conversion, quality
+from .output_nodes import MadeNodes, commit
+from .runner import WorkerRun
+from .settings import RegistrationError, RegistrationInputs, RegistrationOutputs, RegistrationSettings
+from .task import WAITING, Task
+
+Steps = Generator[Any, None, Any]
+_EXPORTED, _COMPUTED = 0.05, 0.95  # shares of the progress bar
+
+
+def registrationSteps(
+    task: Task,
+    scene: Any,
+    run: WorkerRun,
+    inputs: RegistrationInputs,
+    settings: RegistrationSettings,
+    wanted: RegistrationOutputs,
+) -> Steps:
+    """Register; returns the `RegistrationOutputs`, already in the scene."""
+    try:
+        task.tell("export", 0.0, _("Reading the volumes"))
+        request = yield from _exported(run.folder, inputs, settings)
+        answer = yield from _answered(task, run, request)
+        task.tell("import", _COMPUTED, _("Making the results' nodes"))
+        made = yield from _made(run.folder, answer, inputs)
+        _checkStillThere(scene, inputs)
+        if settings.keepFolder:
+            yield from _kept(task, run.folder, Path(settings.keepFolder))
+        return commit(scene, made, inputs, settings, wanted, dict(answer.report))
+    except InputError as error:
+        raise RegistrationError("input", str(error)) from error
+    finally:
+        run.close()
+
+
+def workerSteps(task: Task, run: WorkerRun, request: job.Request, then: Callable[..., Steps]) -> Steps:
+    """Send any other request; `then(folder, answer)` makes of the answer what is returned."""
+    try:
+        answer = yield from _answered(task, run, request)
+        return (yield from then(run.folder, answer))
+    finally:
+        run.close()
+
+
+def _exported(folder: Path, inputs: RegistrationInputs, settings: RegistrationSettings) -> Steps:
+    fixed = yield from mrml_conversion.exportVolume(inputs.fixed, folder, "fixed")
+    moving = yield from mrml_conversion.exportVolume(inputs.moving, folder, "moving")
+    parents = yield from mrml_conversion.exportParents(inputs.fixed, inputs.moving, folder)
+    masks = []
+    for node, name in ((inputs.fixedMask, "fixed_mask"), (inputs.movingMask, "moving_mask")):
+        masks.append((yield from mrml_conversion.exportMask(node, folder, name)) if node else None)
+    initial = None
+    if inputs.initialTransform is not None:
+        initial = yield from mrml_conversion.exportTransform(
+            inputs.initialTransform, inputs.fixed, folder, "initial"
+        )
+    segmentations = []
+    for number, node in enumerate(inputs.segmentations):
+        segmentations.append(
+            (yield from mrml_conversion.exportSegmentation(node, folder, f"segmentation{number}"))
+        )
+    judged = None
+    if inputs.fixedSegmentation is not None:
+        judged = yield from mrml_conversion.exportSegmentation(
+            inputs.fixedSegmentation, folder, "fixed_segmentation"
+        )
+    return job.RegisterRequest(
+        fixed=fixed,
+        moving=moving,
+        fixed_mask=masks[0],
+        moving_mask=masks[1],
+        parents=parents,
+        initial_transform=initial,
+        segmentations=tuple(segmentations),
+        fixed_segmentation=judged,
+        landmarks=_landmarks(inputs),
+        options=_options(settings),
+    )
+
+
+def _landmarks(inputs: RegistrationInputs) -> job.Landmarks | None:
+    if inputs.fixedLandmarks is None or inputs.movingLandmarks is None:
+        return None
+    points = [
+        tuple(map(tuple, mrml_conversion.landmarkPoints(node).tolist()))
+        for node in (inputs.fixedLandmarks, inputs.movingLandmarks)
+    ]
+    return job.Landmarks(points[0], points[1])
+
+
+def _options(settings: RegistrationSettings) -> job.Options:
+    return job.Options(
+        preset=settings.preset,
+        device=settings.device,
+        weights=settings.weights or None,
+        global_stage=settings.globalStage,
+        levels=settings.levels,
+        smoothness=settings.smoothness,
+        instance_iterations=settings.instanceIterations,
+        inverse=settings.inverse,
+    )
+
+
+def _answered(task: Task, run: WorkerRun, request: job.Request) -> Steps:
+    """Start the worker and wait for its last word."""
+    job.write_request(run.folder, request)
+    task.tell("start", _EXPORTED, _("Starting the registration process"))
+    run.start()
+    while True:
+        for event in run.poll():
+            if isinstance(event, job.Progressed):
+                fraction = _EXPORTED + (_COMPUTED - _EXPORTED) * event.fraction
+                task.tell(event.stage, fraction, event.message)
+            elif isinstance(event, job.Logged):
+                task.log(event.level, event.message)
+            elif isinstance(event, job.Succeeded):
+                return event
+            elif isinstance(event, job.Failed):
+                raise RegistrationError(event.code, event.message, event.details)
+        yield WAITING
+
+
+def _made(folder: Path, answer: job.Succeeded, inputs: RegistrationInputs) -> Steps:
+    files = job.register_files(answer)
+    transform = yield from mrml_conversion.makeGridTransform(files.displacement, folder)
+    inverse = None
+    if files.inverse is not None:
+        inverse = yield from mrml_conversion.makeGridTransform(files.inverse, folder)
+    images = []
+    for image in (files.warped, files.jacobian, files.uncertainty):
+        images.append((yield from mrml_conversion.makeVolume(image, folder, inputs.fixed)))
+    segmentations = []
+    for warped, source in zip(files.segmentations, inputs.segmentations, strict=True):
+        segmentations.append(
+            (yield from mrml_conversion.makeSegmentation(warped, folder, source, inputs.fixed))
+        )
+    return MadeNodes(
+        transform=transform,
+        inverseTransform=inverse,
+        warpedVolume=images[0],
+        jacobian=images[1],
+        uncertainty=images[2],
+        warpedSegmentations=segmentations,
+        qualityTable=quality.makeQualityTable(answer.report),
+    )
+
+
+def _checkStillThere(scene: Any, inputs: RegistrationInputs) -> None:
+    for node in (inputs.fixed, inputs.moving, *inputs.segmentations):
+        if not scene.IsNodePresent(node):
+            raise RegistrationError(
+                "input",
+                _(
+                    "{name} was removed from the scene during the registration, so that the results have nothing to "
+                    "belong to. Nothing was added; keep the input nodes until it is finished."
+                ).format(name=node.GetName()),
+            )
+
+
+def _kept(task: Task, folder: Path, target: Path) -> Iterator[None]:
+    """Copy the run's files to where the user wants them, in a folder of their own."""
+    try:
+        place = target / folder.name
+        place.mkdir(parents=True)
+        for path in sorted(folder.rglob("*")):
+            copy = place / path.relative_to(folder)
+            if path.is_dir():
+                copy.mkdir(exist_ok=True)
+            else:
+                yield from _copied(path, copy)
+    except OSError as error:  # the results are not lost for it
+        message = _(
+            "The run's files could not be kept in {folder} ({error}); choose another folder under Advanced."
+        )
+        task.log("warning", message.format(folder=target, error=error))
+
+
+def _copied(path: Path, copy: Path) -> Iterator[None]:
+    with path.open("rb") as source, copy.open("wb") as sink:
+        while chunk := source.read(1 << 23):
+            sink.write(chunk)
+            yield
