@@ -1,7 +1,7 @@
-"""Draws PDDRegistration.png: the displacement labels around one control point, larger where more probable,
-and the expected displacement as an arrow, over the grid it bends.
+"""Draws PDDRegistration.png, the icon of the extension and of its module: the displacement labels around one control
+point, larger where more probable, and the expected displacement as an arrow, over the grid it bends.
 
-Needs matplotlib; the picture is written beside this file.
+Needs matplotlib; the picture is written beside this file and into the module's folder.
 """
 
 from pathlib import Path
@@ -52,4 +52,7 @@ def draw(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    draw(Path(__file__).with_name("PDDRegistration.png"))
+    root = Path(__file__).resolve().parents[2]
+    for folder in (root / "Resources" / "Icons", root / "PDDRegistration" / "Resources" / "Icons"):
+        folder.mkdir(parents=True, exist_ok=True)
+        draw(folder / "PDDRegistration.png")

@@ -64,3 +64,8 @@ def test_the_icon_is_a_png_of_128_by_128_pixels(root: Path) -> None:
     header = (root / "Resources" / "Icons" / "PDDRegistration.png").read_bytes()[:24]
     assert header[:8] == b"\x89PNG\r\n\x1a\n"
     assert struct.unpack(">II", header[16:24]) == (128, 128)
+
+
+def test_the_module_has_the_extensions_icon(root: Path) -> None:
+    module = root / "PDDRegistration" / "Resources" / "Icons" / "PDDRegistration.png"
+    assert module.read_bytes() == (root / "Resources" / "Icons" / "PDDRegistration.png").read_bytes()

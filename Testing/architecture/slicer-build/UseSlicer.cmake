@@ -1,0 +1,36 @@
+# The macros of Slicer's build that the extension calls, as strict as Slicer's own. Each call is recorded in
+# calls.txt of the build folder: the macro and its arguments, one call a line, separated by semicolons.
+
+function(record_call)
+  file(APPEND "${CMAKE_BINARY_DIR}/calls.txt" "${ARGV}\n")
+endfunction()
+
+function(require_files what)
+  foreach(file ${ARGN})
+    if(NOT EXISTS "${CMAKE_CURRENT_SOURCE_DIR}/${file}")
+      message(FATAL_ERROR "${what} names '${file}', which does not exist")
+    endif()
+  endforeach()
+endfunction()
+
+function(slicerMacroBuildScriptedModule)
+  record_call(slicerMacroBuildScriptedModule ${ARGN})
+  cmake_parse_arguments(MY "WITH_GENERIC_TESTS;WITH_SUBDIR;VERBOSE" "NAME" "SCRIPTS;RESOURCES" ${ARGN})
+  if(MY_UNPARSED_ARGUMENTS OR NOT MY_NAME)
+    message(FATAL_ERROR "slicerMacroBuildScriptedModule needs NAME and does not know '${MY_UNPARSED_ARGUMENTS}'")
+  endif()
+  require_files("slicerMacroBuildScriptedModule" ${MY_SCRIPTS} ${MY_RESOURCES})
+  foreach(file ${MY_SCRIPTS} ${MY_RESOURCES})
+    get_filename_component(folder ${file} DIRECTORY)
+    install(FILES ${file} DESTINATION ${Slicer_INSTALL_QTSCRIPTEDMODULES_LIB_DIR}/${folder})
+  endforeach()
+endfunction()
+
+function(slicer_add_python_unittest)
+  record_call(slicer_add_python_unittest ${ARGN})
+  cmake_parse_arguments(MY "" "TESTNAME_PREFIX;SCRIPT" "SLICER_ARGS" ${ARGN})
+  if(MY_UNPARSED_ARGUMENTS OR NOT MY_SCRIPT)
+    message(FATAL_ERROR "slicer_add_python_unittest needs SCRIPT and does not know '${MY_UNPARSED_ARGUMENTS}'")
+  endif()
+  require_files("slicer_add_python_unittest" ${MY_SCRIPT})
+endfunction()
