@@ -1,0 +1,188 @@
+"""Transform nodes to files and back. Transforms that no matrix describes are sampled; all points and vectors LPS, mm."""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import vtk
+
+import slicer
+from pddnet.errors import InputError
+from pddnet.geometry import ImageGeometry
+from pddnet.job import AffineFile, FieldFile, ImageFile, Parents, TransformFile
+from pddnet.job_files import path_of
+
+from .array_steps import readArray, writeArray
+from .mrml_geometry import (
+    FLIP,
+    Bent,
+    Linear,
+    allocate,
+    geometryOfVolume,
+    rasMatrixOf,
+    toVtk,
+    transformBetween,
+)
+
+_POINTS_AT_ONCE = 4000  # some milliseconds, also for an inverse that is found by iteration
+_MOST_POINTS = 1_000_000
+_SPACINGS_MM = (32.0, 16.0, 8.0, 4.0, 2.0, 1.0)
+_TOLERANCE_MM = 0.02  # at the places tried; elsewhere it may be a few times as much
+_PLACES = 200
+_MARGIN_MM = 20.0
+
+TransformSteps = Generator[None, None, TransformFile]
+
+
+def exportTransform(node: Any, fixed: Any, folder: Path, name: str) -> TransformSteps:
+    """A first guess of where the moving volume lies: a transform node as it would be applied to the moving volume.
+
+    Args:
+        node: its "to parent" direction takes moving to fixed points, as everywhere in Slicer.
+        fixed: volume node; where no matrix describes the transform it is sampled over this volume.
+
+    Returns:
+        Fixed to moving points, both in the world.
+    """
+    worldToMoving = transformBetween(None, node)
+    return (yield from _export(worldToMoving, _boxInWorld(fixed), folder, name))
+
+
+def exportParents(fixed: Any, moving: Any, folder: Path) -> Generator[None, None, Parents]:
+    """Both ways between the world and each volume that is under a transform which no matrix describes."""
+    fixedPair = yield from _exportParent(fixed, folder, "fixed")
+    movingPair = yield from _exportParent(moving, folder, "moving")
+    return Parents(*fixedPair, *movingPair)
+
+
+def exportFromWorld(parent: Any, corners: np.ndarray, folder: Path, name: str) -> TransformSteps:
+    """World points to points inside the transform node `parent`, near what lies at `corners` (N, 3) in there."""
+    box = _boxAround(transformBetween(parent, None)(corners))
+    return (yield from _export(transformBetween(None, parent), box, folder, name))
+
+
+def makeGridTransform(file: ImageFile, folder: Path) -> Generator[None, None, Any]:
+    """A grid transform node, in no scene, that takes points of the world to where the displacements lead.
+
+    The displacements are its "from parent" direction, so that a node put under it is moved the other way, as an image
+    that is resampled with it.
+    """
+    image = vtk.vtkImageData()
+
+    def memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if shape != (*file.geometry.shape, 3) or dtype != np.float32:
+            raise InputError(
+                f"displacements are {shape}, {dtype}; {(*file.geometry.shape, 3)}, float32 are needed"
+            )
+        return allocate(image, file.geometry.shape, dtype, 3)
+
+    vectors = yield from readArray(path_of(folder, file.array, "displacements"), "displacements", memory)
+    for plane in vectors:  # few: a lattice is coarser than a scan
+        plane[..., :2] *= -1  # LPS to RAS
+    yield
+    node = slicer.vtkMRMLGridTransformNode()
+    node.SetAndObserveTransformFromParent(_gridTransform(image, file.geometry))
+    return node
+
+
+def _gridTransform(image: vtk.vtkImageData, geometry: ImageGeometry) -> Any:
+    matrix = rasMatrixOf(geometry)
+    direction = np.eye(4)
+    direction[:3, :3] = matrix[:3, :3] / np.asarray(geometry.spacing)
+    image.SetSpacing(geometry.spacing)
+    image.SetOrigin(matrix[:3, 3])
+    transform = slicer.vtkOrientedGridTransform()
+    transform.SetDisplacementGridData(image)
+    transform.SetGridDirectionMatrix(toVtk(direction))
+    transform.SetInterpolationModeToLinear()
+    return transform
+
+
+def _exportParent(
+    volume: Any, folder: Path, role: str
+) -> Generator[None, None, tuple[TransformFile | None, TransformFile | None]]:
+    parent = volume.GetParentTransformNode()
+    toWorld = transformBetween(parent, None)
+    if isinstance(toWorld, Linear):
+        return None, None
+    there = yield from _export(toWorld, geometryOfVolume(volume), folder, f"{role}_to_world")
+    back = yield from _export(transformBetween(None, parent), _boxInWorld(volume), folder, f"world_to_{role}")
+    return there, back
+
+
+def _boxInWorld(volume: Any) -> ImageGeometry:
+    geometry = geometryOfVolume(volume)
+    toWorld = transformBetween(volume.GetParentTransformNode(), None)
+    points = shellOf(geometry)
+    return _boxAround(points if isinstance(toWorld, Linear) else toWorld(points))
+
+
+def shellOf(geometry: ImageGeometry) -> np.ndarray:
+    """Points throughout a grid, its outermost edges included, (N, 3)."""
+    axes = [np.linspace(-0.5, n - 0.5, 9) for n in geometry.size]
+    return geometry.to_lps(np.stack(np.meshgrid(*axes), axis=-1).reshape(-1, 3))
+
+
+def _boxAround(points: np.ndarray) -> ImageGeometry:
+    """A box with room around points, as a grid of millimetres."""
+    low, high = points.min(axis=0) - _MARGIN_MM, points.max(axis=0) + _MARGIN_MM
+    return ImageGeometry(tuple(np.ceil(high - low)), (1.0, 1.0, 1.0), tuple(low + 0.5))
+
+
+def _export(transform: Linear | Bent, box: ImageGeometry, folder: Path, name: str) -> TransformSteps:
+    if isinstance(transform, Linear):
+        matrix = FLIP @ transform.matrix @ FLIP
+        return AffineFile(tuple(tuple(float(x) for x in row) for row in matrix))
+    geometry = yield from _fineEnough(transform, box)
+    path = folder / f"{name}.npy"
+    yield from writeArray(path, (*geometry.shape, 3), np.dtype(np.float32), _sampled(transform, geometry))
+    return FieldFile(path.name, geometry)
+
+
+def _sampled(transform: Bent, geometry: ImageGeometry) -> Iterator[np.ndarray]:
+    """Displacements at the points of a grid, (N, 3), in its order."""
+    count = int(np.prod(geometry.shape))
+    for start in range(0, count, _POINTS_AT_ONCE):
+        flat = np.arange(start, min(start + _POINTS_AT_ONCE, count))
+        points = geometry.to_lps(np.stack(np.unravel_index(flat, geometry.shape)[::-1], axis=-1))
+        yield transform(points) - points
+
+
+def _fineEnough(transform: Bent, box: ImageGeometry) -> Generator[None, None, ImageGeometry]:
+    """The coarsest grid over a box between whose points the transform is as good as linear, or the finest allowed."""
+    finest = _finestAllowed(box)
+    for spacing in (s for s in _SPACINGS_MM if s > finest):
+        grid = _gridOver(box, spacing)
+        error = _errorBetweenPoints(transform, grid)
+        yield
+        if error <= _TOLERANCE_MM:
+            return grid
+    return _gridOver(box, finest)
+
+
+def _finestAllowed(box: ImageGeometry) -> float:
+    spacing = max(_SPACINGS_MM[-1], float(np.cbrt(np.prod(box.extent) / _MOST_POINTS)))
+    while np.prod(_gridOver(box, spacing).shape) > _MOST_POINTS:
+        spacing *= 1.01
+    return spacing
+
+
+def _gridOver(box: ImageGeometry, spacing: float) -> ImageGeometry:
+    """The same box, edges included, with points about `spacing` apart."""
+    size = np.ceil(box.extent / spacing).astype(int) + 1
+    return ImageGeometry(
+        tuple(size), tuple(box.extent / (size - 1)), tuple(box.to_lps((-0.5, -0.5, -0.5))), box.direction
+    )
+
+
+def _errorBetweenPoints(transform: Bent, grid: ImageGeometry) -> float:
+    """The largest error of linear interpolation, mm, at the centres of cells drawn from the grid."""
+    cells = np.random.default_rng(0).integers(0, np.asarray(grid.size) - 1, (_PLACES, 3))
+    corners = np.stack(np.meshgrid([0, 1], [0, 1], [0, 1]), axis=-1).reshape(8, 3)
+    centres = grid.to_lps(cells + 0.5)
+    around = grid.to_lps(cells[:, None] + corners)  # (places, 8, 3)
+    moved = transform(around.reshape(-1, 3)).reshape(around.shape)
+    return float(np.linalg.norm(moved.mean(axis=1) - transform(centres), axis=1).max())
