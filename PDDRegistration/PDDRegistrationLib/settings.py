@@ -10,7 +10,8 @@ class RegistrationError(Exception):
     """A registration that could not be done; the text says what to do.
 
     `code` tells what kind of failure it is: those of the worker ("input", "memory", "device", "weights", "missing",
-    "internal") and of its process ("crash", "hang", "python", "files"). `details` are for a report, "" if there are none.
+    "internal") and of its process ("crash", "hang", "python", "files"). `details` are for a report, "" where there are
+    none.
     """
 
     def __init__(self, code: str, message: str, details: str = ""):
