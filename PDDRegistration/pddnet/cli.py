@@ -190,9 +190,7 @@ def _add_preset(command: argparse.ArgumentParser, default: str = "generic") -> N
 
 
 def _add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:1, mps; `pddnet info` lists them"
-    )
+    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1; `pddnet info` lists them")
 
 
 # what adds a command's arguments, whether its work asks to be interrupted, and its summary

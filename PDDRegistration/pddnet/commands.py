@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 import numpy as np
-import torch
 
-from pddnet import registration
+from pddnet import devices, registration
 from pddnet.config import available_presets, load_preset
 from pddnet.errors import InputError
 from pddnet.estimate import estimate_peak_memory_mb
@@ -57,7 +56,7 @@ def register(arguments: argparse.Namespace, interruption: Interruption) -> Answe
     """Read two scans, register them, write a folder."""
     check_output_folder(arguments.out)
     preset = load_preset(arguments.preset)
-    registration.resolve_device(arguments.device)
+    devices.resolve_device(arguments.device)
     inputs = _inputs(arguments)
     for path in inputs.values():
         check_readable(path)
@@ -143,7 +142,7 @@ def info(arguments: argparse.Namespace, _: Interruption) -> Answer:
     """Versions, devices, presets, and whether a registration would fit into memory."""
     report: dict[str, Any] = {
         "versions": versions(),
-        "devices": _devices(),
+        "devices": devices.available(),
         "presets": {name: load_preset(name).description for name in available_presets()},
         "memory_mb": {"available": available_memory_mb()},
     }
@@ -210,7 +209,7 @@ def _label_paths(paths: Sequence[Path]) -> dict[str, Path]:
 
 def _read_scans(arguments: argparse.Namespace, interruption: Interruption) -> _Scans:
     fixed = interop.read_volume(arguments.fixed, arguments.fixed_series)
-    if not interop.has_right_angles(fixed.geometry):
+    if not fixed.geometry.has_right_angles:
         raise InputError(
             f"the axes of {arguments.fixed} are not at right angles; resample it onto a grid whose are"
         )
@@ -244,17 +243,6 @@ def _own_grid(transform: SpatialTransform, option: str) -> ImageGeometry:
     raise InputError(
         f"a transform without a displacement field has no grid of its own; name an image with --{option}"
     )
-
-
-def _devices() -> dict[str, str]:
-    devices = {"cpu": f"{torch.get_num_threads()} threads"}
-    for number in range(torch.cuda.device_count()):
-        free, total = torch.cuda.mem_get_info(number)
-        name = torch.cuda.get_device_name(number)
-        devices[f"cuda:{number}"] = f"{name}, {free / 1e6:.0f} of {total / 1e6:.0f} MB free"
-    if torch.backends.mps.is_available():
-        devices["mps"] = "Apple GPU"
-    return devices
 
 
 def _info_text(report: Mapping[str, Any]) -> str:

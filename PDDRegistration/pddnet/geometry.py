@@ -79,6 +79,11 @@ class ImageGeometry:
         return np.asarray(self.direction, dtype=np.float64)
 
     @property
+    def has_right_angles(self) -> bool:
+        """Whether the axes are orthonormal, as NIfTI files and most tools assume."""
+        return bool(np.allclose(self._direction.T @ self._direction, np.eye(3), atol=1e-4))
+
+    @property
     def shape(self) -> tuple[int, int, int]:
         """(D, H, W): the size in array order."""
         return self.size[2], self.size[1], self.size[0]
@@ -113,6 +118,11 @@ class ImageGeometry:
         """The eight outer corners of the field of view (voxel edges, not centres), (8, 3) mm LPS."""
         bounds = [(-0.5, n - 0.5) for n in self.size]
         return self.to_lps(np.array([(x, y, z) for z in bounds[2] for y in bounds[1] for x in bounds[0]]))
+
+    def samples(self, count: int) -> Matrix:
+        """`count` points along each axis, evenly from edge to edge of the field of view, (count^3, 3) mm LPS."""
+        axes = [np.linspace(-0.5, n - 0.5, count) for n in self.size]
+        return self.to_lps(np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 3))
 
     def cropped(self, start: Sequence[int], size: Sequence[int]) -> ImageGeometry:
         """The grid of the same voxels from index `start`, of `size` voxels; both may reach beyond this grid."""

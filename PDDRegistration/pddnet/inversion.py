@@ -58,8 +58,7 @@ def inverse_grid(field: DisplacementField, moving: ImageGeometry) -> ImageGeomet
     ratios = np.floor(min(field.geometry.spacing) / np.asarray(moving.spacing) + 1e-6)
     blocks = moving.coarsened([int(ratio) for ratio in np.maximum(ratios, 1)])
     fixed = field.fixed_geometry or field.geometry
-    edges = [np.linspace(-0.5, n - 0.5, _SAMPLES_ALONG_AN_AXIS) for n in fixed.size]
-    points = fixed.to_lps(np.stack(np.meshgrid(*edges, indexing="ij"), -1).reshape(-1, 3))
+    points = fixed.samples(_SAMPLES_ALONG_AN_AXIS)
     around = blocks.spanning((-1, -1, -1), blocks.size)
     return around.spanning(*around.index_range(field.apply(torch.as_tensor(points)).numpy()))
 

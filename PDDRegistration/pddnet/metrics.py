@@ -119,8 +119,14 @@ def jacobian_determinant(field: DisplacementField, onto: ImageGeometry | None = 
         low, high = max(0, start - 1), min(depth, stop + 1)  # neighbours for the central differences
         slab = geometry.cropped((0, 0, low), (width, height, high - low))
         gradient = _sampled(field, slab, low, high, geometry).gradient[start - low : stop - low]
-        determinant[start:stop] = _determinant(gradient + torch.eye(3))
+        determinant[start:stop] = determinants(gradient + torch.eye(3))
     return Volume(determinant, geometry)
+
+
+def determinants(matrices: torch.Tensor) -> torch.Tensor:
+    """Determinants (...,) of matrices (..., 3, 3)."""
+    rows = matrices.unbind(-2)
+    return torch.sum(rows[0] * torch.linalg.cross(rows[1], rows[2]), dim=-1)
 
 
 @dataclass(frozen=True)
@@ -206,11 +212,6 @@ def _sampled(
     return field.on(slab)
 
 
-def _determinant(matrices: torch.Tensor) -> torch.Tensor:
-    rows = matrices.unbind(-2)
-    return torch.sum(rows[0] * torch.linalg.cross(rows[1], rows[2]), dim=-1)
-
-
 def _inside(volume: Volume, mask: LabelMap | None) -> torch.Tensor:
     if mask is None:
         return volume.data
@@ -235,8 +236,7 @@ def _check_same_grid(a: LabelMap, b: LabelMap) -> None:
 
 
 def _check_right_angles(geometry: ImageGeometry) -> None:
-    axes = torch.tensor(geometry.direction, dtype=torch.float64)
-    if not torch.allclose(axes.T @ axes, torch.eye(3, dtype=torch.float64), atol=1e-4):
+    if not geometry.has_right_angles:
         raise InputError(
             "the axes of the label maps are not at right angles; resample both onto a grid whose are"
         )

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from pddnet.config import GRID_MULTIPLE, Intensity
 from pddnet.errors import InputError
-from pddnet.geometry import Frame, ImageGeometry, Matrix
+from pddnet.geometry import Frame, ImageGeometry
 from pddnet.points import slabs, transform_points_torch
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import SpatialTransform
@@ -94,7 +94,7 @@ def check_mask(mask: LabelMap | None, scan: Volume, role: str) -> None:
 def check_overlap(fixed: ImageGeometry, moving: ImageGeometry, start: SpatialTransform) -> None:
     """Refuse scans whose fields of view do not meet after the transform `start`."""
     count = int(np.clip(2 * fixed.extent.max() / moving.extent.min(), *_OVERLAP_POINTS))
-    points = torch.as_tensor(_lattice_points(fixed, count), dtype=torch.float64)
+    points = torch.as_tensor(fixed.samples(count), dtype=torch.float64)
     index = transform_points_torch(moving.matrix(Frame.LPS, Frame.INDEX), start.apply(points))
     size = torch.tensor(moving.size, dtype=torch.float64)
     if not bool(((index >= -0.5) & (index <= size - 0.5)).all(-1).any()):
@@ -214,11 +214,6 @@ def _resampled(
 def _block_mean(data: torch.Tensor, factors: list[int]) -> torch.Tensor:
     kernel = factors[::-1]
     return F.avg_pool3d(data[None, None], kernel, ceil_mode=True, count_include_pad=False)[0, 0]
-
-
-def _lattice_points(geometry: ImageGeometry, count: int) -> Matrix:
-    axes = [np.linspace(-0.5, n - 0.5, count) for n in geometry.size]
-    return geometry.to_lps(np.stack(np.meshgrid(*axes), -1).reshape(-1, 3))
 
 
 def _times(size: tuple[int, ...]) -> str:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Literal, Protocol
 
 from pddnet.errors import RegistrationCancelled
 
@@ -20,6 +21,19 @@ class Progress:
 
     def __str__(self) -> str:
         return f"{self.fraction:4.0%} {self.message}"
+
+
+class Listener(Protocol):
+    """Who hears of a long computation in another process."""
+
+    def progressed(self, progress: Progress) -> None:
+        """A stage begins."""
+
+    def logged(self, level: Literal["info", "warning"], message: str) -> None:
+        """There is something people should know."""
+
+    def ticked(self) -> None:
+        """The computation has moved."""
 
 
 @dataclass

@@ -11,7 +11,8 @@ from typing import Literal
 import torch
 
 from pddnet.config import Preset, load_preset
-from pddnet.errors import DeviceError, InputError
+from pddnet.devices import resolve_device
+from pddnet.errors import InputError
 from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.geometry import ImageGeometry
 from pddnet.global_alignment import Candidate, CoarseScans, align_globally
@@ -177,21 +178,6 @@ def register(
         preset=chosen.name,
         device=str(job.device),
     )
-
-
-def resolve_device(name: str) -> torch.device:
-    """The torch device of a name.
-
-    Raises:
-        DeviceError: there is no such device here.
-    """
-    available = ["cpu", *(f"cuda:{i}" for i in range(torch.cuda.device_count()))]
-    if name == "auto":
-        return torch.device(available[1] if len(available) > 1 else "cpu")
-    wanted = f"{name}:0" if name == "cuda" else name
-    if wanted not in available:
-        raise DeviceError(f"device '{name}' is not available; choose auto or one of {', '.join(available)}")
-    return torch.device(wanted)
 
 
 def _with_overrides(preset: Preset, weights: str | Path | None, global_stage: bool | None) -> Preset:

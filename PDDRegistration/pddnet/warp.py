@@ -19,6 +19,8 @@ from pddnet.geometry import Frame, ImageGeometry, Matrix
 from pddnet.points import slabs, transform_points_torch
 from pddnet.volume import LabelMap, Volume
 
+_ITK_HOLDS = 0.5  # cells
+
 ImageT = TypeVar("ImageT", Volume, LabelMap)
 
 
@@ -165,6 +167,16 @@ class DisplacementField:
     def on(self, geometry: ImageGeometry) -> DisplacementField:
         """The same transform sampled on another grid."""
         return DisplacementField.sampled(self, geometry, self.fixed_geometry)
+
+    def covering_fixed(self) -> DisplacementField:
+        """The field on its own grid, grown by whole cells until ITK sees all of `fixed_geometry` inside.
+
+        Beyond a field's grid ITK holds the border's displacement for half a cell and then displaces nothing.
+        """
+        if self.fixed_geometry is None:
+            return self
+        grown = self.geometry.spanning(*self.geometry.index_range(self.fixed_geometry.corners(), _ITK_HOLDS))
+        return self if grown.size == self.geometry.size else self.on(grown)
 
     def followed_by(self, then: SpatialTransform) -> DisplacementField:
         """This transform first, `then` after it, sampled on this field's grid."""

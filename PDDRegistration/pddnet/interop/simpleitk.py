@@ -30,7 +30,6 @@ from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, DisplacementField, Sequential, SpatialTransform
 
 PathLike = str | Path
-_ITK_HOLDS = 0.5  # cells beyond a field's border that ITK holds its border's displacement
 _LARGEST_LABEL = np.iinfo(np.int32).max
 
 
@@ -127,7 +126,7 @@ def write_transform(path: PathLike, transform: SpatialTransform) -> None:
         raise InputError(
             f"{path} is an image, which cannot hold a {type(transform).__name__}; name a .h5 file"
         )
-    field = _covering(transform)
+    field = transform.covering_fixed()
     _check_direction_fits(path, field.geometry)
     _write(path, lambda name: sitk.WriteImage(_as_image(field.vectors.numpy(), field.geometry), name, True))
 
@@ -168,7 +167,7 @@ def transform_to_sitk(transform: SpatialTransform) -> sitk.Transform:
         affine.SetTranslation(transform.matrix[:3, 3].tolist())
         return affine
     if isinstance(transform, DisplacementField):
-        return sitk.DisplacementFieldTransform(to_sitk(_covering(transform)))
+        return sitk.DisplacementFieldTransform(to_sitk(transform.covering_fixed()))
     if isinstance(transform, Sequential):
         return sitk.CompositeTransform([transform_to_sitk(part) for part in reversed(transform.transforms)])
     raise InputError(
@@ -198,12 +197,6 @@ def transform_from_sitk(transform: sitk.Transform, source: str = "the transform"
 def version() -> str:
     """SimpleITK's version."""
     return str(sitk.Version.VersionString())
-
-
-def has_right_angles(geometry: ImageGeometry) -> bool:
-    """Whether the axes are orthonormal, as NIfTI files and most tools assume."""
-    axes = np.asarray(geometry.direction)
-    return bool(np.allclose(axes.T @ axes, np.eye(3), atol=1e-4))
 
 
 def _read_scalar(path: Path, series: str | None) -> sitk.Image:
@@ -313,7 +306,7 @@ def _write(path: Path, write: Any) -> None:
 
 
 def _check_direction_fits(path: Path, geometry: ImageGeometry) -> None:
-    if suffix_of(path, (".nii.gz", ".nii")) and not has_right_angles(geometry):
+    if suffix_of(path, (".nii.gz", ".nii")) and not geometry.has_right_angles:
         raise InputError(
             f"{path}: NIfTI cannot hold axes that are not at right angles; write .nrrd or .mha instead"
         )
@@ -358,13 +351,3 @@ def _linear_matrix(transform: sitk.Transform) -> npt.NDArray[np.float64]:
         np.array([transform.TransformPoint(unit) for unit in np.eye(3).tolist()]).T - matrix[:3, 3:]
     )
     return matrix
-
-
-def _covering(field: DisplacementField) -> DisplacementField:
-    """The field on its own grid, grown by whole cells until all of `fixed_geometry` lies inside."""
-    if field.fixed_geometry is None:
-        return field
-    grown = field.geometry.spanning(
-        *field.geometry.index_range(field.fixed_geometry.corners(), beyond=_ITK_HOLDS)
-    )
-    return field if grown.size == field.geometry.size else field.on(grown)
