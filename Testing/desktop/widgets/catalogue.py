@@ -13,7 +13,8 @@ from .proxy import proxyClass
 _OBJECTS = [
     "QAbstractButton", "QAbstractItemView", "QActionGroup", "QApplication", "QBoxLayout", "QButtonGroup",
     "QDialogButtonBox", "QFile", "QFileDialog", "QFrame", "QGridLayout", "QHBoxLayout", "QHeaderView",
-    "QInputDialog", "QItemSelectionModel", "QLayout", "QMainWindow", "QObject", "QProgressDialog", "QScrollArea", "QScrollBar",
+    "QInputDialog", "QItemSelectionModel", "QLayout", "QMainWindow", "QObject", "QProgressDialog",
+    "QScrollArea", "QScrollBar",
     "QShortcut", "QSplitter", "QStackedWidget", "QStandardItemModel", "QToolBar", "QTreeWidget",
     "QWidgetAction",
 ]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from PySide6.QtCore import Property, QSize, Qt, Signal
+import shiboken6
+from PySide6.QtCore import Property, QEvent, QObject, QSize, Qt, Signal
 from PySide6.QtGui import QPainter
 from PySide6.QtWidgets import (
     QAbstractButton,
@@ -15,18 +16,44 @@ from PySide6.QtWidgets import (
 )
 
 _HEADER = 24  # pixels of the title that stays when the contents are closed
+_UNLIMITED = 16777215  # Qt's largest height
 
 
-def _showContents(widget: QWidget, shown: bool, header: int) -> None:
-    """CTK hides the children and shrinks the widget to its title."""
-    for child in widget.findChildren(QWidget, options=Qt.FindDirectChildrenOnly):
-        if shown and child.property("hiddenByUser") is not None:
-            child.setVisible(not child.property("hiddenByUser"))
-            child.setProperty("hiddenByUser", None)
-        elif not shown and child.property("hiddenByUser") is None:
-            child.setProperty("hiddenByUser", child.isHidden())
+class _Contents(QObject):
+    """Hides a widget's children while it is closed, those that come later as well, and shows them again."""
+
+    def __init__(self, widget: QWidget):
+        super().__init__(widget)
+        self._widget = widget
+        self._shownAgain: list[QWidget] = []
+        self._closed = False
+        widget.installEventFilter(self)
+
+    def close(self, closed: bool) -> None:
+        if closed == self._closed:
+            return
+        self._closed = closed
+        if closed:
+            children = self._widget.findChildren(QWidget, options=Qt.FindDirectChildrenOnly)
+            for child in children:
+                self._hide(child)
+        else:
+            for child in self._shownAgain:
+                if shiboken6.isValid(child):
+                    child.show()
+            self._shownAgain = []
+        self._widget.setMaximumHeight(_HEADER if closed else _UNLIMITED)
+        self._widget.updateGeometry()
+
+    def _hide(self, child: QWidget) -> None:
+        if not child.isHidden():
+            self._shownAgain.append(child)
             child.hide()
-    widget.setMaximumHeight(16777215 if shown else header)
+
+    def eventFilter(self, _widget, event) -> bool:
+        if self._closed and event.type() == QEvent.ChildPolished and isinstance(event.child(), QWidget):
+            self._hide(event.child())
+        return False
 
 
 class ctkCollapsibleButton(QAbstractButton):  # noqa: N801 (the application's name)
@@ -41,10 +68,11 @@ class ctkCollapsibleButton(QAbstractButton):  # noqa: N801 (the application's na
         self.setCheckable(True)
         self.setChecked(True)
         self.setContentsMargins(0, _HEADER, 0, 0)
+        self._contents = _Contents(self)
         self.toggled.connect(self._toggled)
 
     def _toggled(self, opened: bool) -> None:
-        _showContents(self, opened, _HEADER)
+        self._contents.close(not opened)
         self.contentsCollapsed.emit(not opened)
 
     collapsed = Property(
@@ -53,7 +81,7 @@ class ctkCollapsibleButton(QAbstractButton):  # noqa: N801 (the application's na
 
     def sizeHint(self) -> QSize:
         width = self.fontMetrics().horizontalAdvance(self.text()) + 2 * _HEADER
-        below = self.layout().sizeHint() if self.layout() and self.isChecked() else QSize(0, _HEADER)
+        below = self.layout().totalSizeHint() if self.layout() and self.isChecked() else QSize(0, _HEADER)
         return QSize(max(width, below.width()), max(below.height(), _HEADER))
 
     minimumSizeHint = sizeHint
@@ -80,7 +108,8 @@ class ctkCollapsibleGroupBox(QGroupBox):  # noqa: N801
     def __init__(self, *arguments):
         super().__init__(*arguments)
         self.setCheckable(True)
-        self.toggled.connect(lambda opened: _showContents(self, opened, _HEADER))
+        self._contents = _Contents(self)
+        self.toggled.connect(lambda opened: self._contents.close(not opened))
 
     collapsed = Property(
         bool, lambda self: not self.isChecked(), lambda self, value: self.setChecked(not value)

@@ -12,7 +12,7 @@ _WAITING = {
 def refuse(owner, name: str) -> None:
     """Raise where a call would wait for an answer that no test has given."""
     cls = owner if isinstance(owner, type) else type(owner)
-    if name == "exec" or name in _WAITING.get(cls.__name__, ()):
+    if name in ("exec", "exec_") or name in _WAITING.get(cls.__name__, ()):
         raise RuntimeError(
             f"{cls.__name__}.{name}() waits for a person: a test replaces it first, "
             f"e.g. monkeypatch.setattr(qt.{cls.__name__}, {name!r}, lambda *arguments: answer)"

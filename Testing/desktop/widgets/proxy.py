@@ -64,7 +64,7 @@ class ProxyClass(type):
         found = getattr(cls._class, spelt, None)
         if found is None:
             raise AttributeError(f"the stand-in of {cls.__name__} lacks {name!r}, which the application has")
-        return Method(cls, spelt, found) if isPythonCallable(found) else found
+        return Method(cls, name, found) if isPythonCallable(found) else found
 
 
 def offered(cls, name: str) -> str:
@@ -98,7 +98,7 @@ class Proxy(metaclass=ProxyClass):
         found = getattr(real, spelt, None)
         if found is None:
             raise AttributeError(f"the stand-in of {cls.__name__} lacks {name!r}, which the application has")
-        return Method(self, spelt, found) if isPythonCallable(found) else found
+        return Method(self, name, found) if isPythonCallable(found) else found
 
     def __setattr__(self, name, value):
         cls = type(self)

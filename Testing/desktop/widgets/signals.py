@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import sys
+import weakref
 
 import shiboken6
 from PySide6.QtCore import SIGNAL, QMetaObject, QObject
@@ -68,7 +69,7 @@ def connect(sender, signature: str, target: tuple) -> bool:
         return complain(f"QObject::connect: {kind.__name__}::{signature} cannot be connected to {target}")
     real = alive(sender)
     spelling, translate = _spelling(real, signature)
-    connection = QObject.connect(real, SIGNAL(spelling), _slot(real, function, translate))
+    connection = QObject.connect(real, SIGNAL(spelling), _slot(weakref.ref(real), function, translate))
     _remember(real).append((signature, function, connection))
     return True
 
@@ -151,15 +152,15 @@ def _spelling(real, signature: str):
     return replacement, translate
 
 
-def _slot(real, function, translate):
-    """Gives a Python function as many arguments as it takes, the way PythonQt does."""
+def _slot(sender: weakref.ref, function, translate):
+    """Gives a Python function as many arguments as it takes, the way PythonQt does; does not keep the sender."""
     from .proxy import wrap
 
     accepted = _positional(function)
 
     def slot(*arguments):
         if translate is not None:
-            result = translate(real, *arguments)
+            result = translate(sender(), *arguments)
             arguments = result if isinstance(result, tuple) else (result,)
         function(*wrap(arguments)[:accepted])
 
