@@ -57,8 +57,6 @@ class qMRMLNodeComboBox(NodeFilter):  # noqa: N801 (the application's name)
     def _makeBox(self) -> QComboBox:
         return QComboBox(self)
 
-    # the scene
-
     def mrmlScene(self):
         return self._watch.scene if self._watch else None
 
@@ -94,8 +92,6 @@ class qMRMLNodeComboBox(NodeFilter):  # noqa: N801 (the application's name)
         self._update()
         if node is self._current:
             self._emitCurrent()
-
-    # the entries
 
     def _update(self) -> None:
         scene = self.mrmlScene()
@@ -144,8 +140,6 @@ class qMRMLNodeComboBox(NodeFilter):  # noqa: N801 (the application's name)
             return self._nodes[min(row, len(self._nodes) - 1)]
         # Qt chooses the first of a box that was empty; a box with actions never is
         return self._nodes[0] if wasEmpty and not self._actions() else None
-
-    # the choice
 
     def _select(self, node) -> None:
         changed = node is not self._current
@@ -206,8 +200,6 @@ class qMRMLNodeComboBox(NodeFilter):  # noqa: N801 (the application's name)
         import qt
 
         return qt.QInputDialog.getText(self, title, "New name:", QLineEdit.Normal, name)
-
-    # what the application's class offers
 
     def currentNode(self):
         return self._current
