@@ -24,15 +24,8 @@ LAYERS = (
     {"comparison", "mrml_masks", "overlays", "scene_watch"},
     {"colours", "composed_volume", "cursor", "mrml_segmentations"},
     {"auxiliary", "mrml_transforms", "mrml_volumes", "view_state"},
-    {
-        "array_steps",
-        "child_process",
-        "installed_versions",
-        "layouts",
-        "mrml_geometry",
-        "python_environment",
-        "settings",
-    },
+    {"array_steps", "child_process", "installed_versions", "layouts", "mrml_geometry", "python_environment"},
+    {"settings"},
 )
 PANEL = set().union(*PANEL_LAYERS)  # Qt and the application's singletons are known here, and nowhere below
 

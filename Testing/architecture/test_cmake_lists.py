@@ -41,6 +41,11 @@ def differences(entries: list[str], tracked: list[str]) -> dict[str, list[str]]:
     return {problem: files for problem, files in found.items() if files}
 
 
+def in_words(wrong: dict[str, list[str]]) -> str:
+    """Every problem with all of its files, which pytest would cut short."""
+    return "\n".join(f"{problem}: {' '.join(files)}" for problem, files in wrong.items())
+
+
 def configure(root: Path, build: Path, *settings: str) -> subprocess.CompletedProcess[str]:
     """Configure the extension in `root` as Slicer's build does."""
     slicer = Path(__file__).with_name("slicer-build")
@@ -102,12 +107,14 @@ def test_a_wrong_list_is_described() -> None:
 
 def test_the_scripts_are_the_tracked_python_files_in_order(cmake: str, module_files: list[str]) -> None:
     scripts = [file for file in module_files if file.endswith(".py")]
-    assert differences(listed(cmake, "MODULE_PYTHON_SCRIPTS"), scripts) == {}
+    wrong = differences(listed(cmake, "MODULE_PYTHON_SCRIPTS"), scripts)
+    assert not wrong, in_words(wrong)
 
 
 def test_the_resources_are_all_other_tracked_files_in_order(cmake: str, module_files: list[str]) -> None:
     resources = [file for file in module_files if not file.endswith(".py")]
-    assert differences(listed(cmake, "MODULE_PYTHON_RESOURCES"), resources) == {}
+    wrong = differences(listed(cmake, "MODULE_PYTHON_RESOURCES"), resources)
+    assert not wrong, in_words(wrong)
 
 
 def test_slicer_builds_one_module_with_generic_tests_and_its_own_test(build: Path) -> None:

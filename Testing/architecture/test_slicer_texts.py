@@ -97,7 +97,7 @@ def is_plain(call: ast.AST) -> bool:
 
 def can_translate(file: Source) -> bool:
     """Whether a file is of the panel or knows Slicer; what runs without Slicer passes its texts on as they are."""
-    return file.name in PANEL or any(imported.package == "slicer" for imported in file.imports)
+    return file.name in PANEL or any(i.package == "slicer" and i.at_file_scope for i in file.imports)
 
 
 def test_a_bare_text_is_seen() -> None:
