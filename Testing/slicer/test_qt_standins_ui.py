@@ -72,7 +72,7 @@ class TestUiFiles:
         top = slicer.util.loadUI(ui_file())
         ui = slicer.util.childWidgetVariables(top)
         assert top.className() == "qMRMLWidget"
-        assert ui.fixed.nodeTypes == (VOLUME,)
+        assert ui.fixed.nodeTypes == ("vtkMRMLScalarVolumeNode",)
         assert ui.fixed.SlicerParameterName == "fixedVolume"
         assert ui.weights.filters == ctk.ctkPathLineEdit.Files | ctk.ctkPathLineEdit.Readable
         assert ui.unconnected.sizeAdjustPolicy == qt.QComboBox.AdjustToContents
