@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+from slicer.i18n import tr as _
+
 from pddnet.config import load_preset, overridden
 from pddnet.errors import InputError
 from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.memory import available_memory_mb
-from slicer.i18n import tr as _
 
 from . import mrml_conversion
 from .settings import RegistrationInputs, RegistrationSettings
@@ -33,7 +34,7 @@ def neededMemoryMb(inputs: RegistrationInputs, settings: RegistrationSettings) -
     Raises:
         InputError: the volumes or the settings cannot be used.
     """
-    fixed, moving = (mrml_conversion.volumeGeometry(node) for node in (inputs.fixed, inputs.moving))
+    fixed, moving = (mrml_conversion.geometryOfVolume(node) for node in (inputs.fixed, inputs.moving))
     return estimate_peak_memory_mb(fixed, moving, load_preset(settings.preset), levels=settings.levels)
 
 

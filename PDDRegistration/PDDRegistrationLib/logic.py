@@ -8,7 +8,7 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from pddnet import job
+from pddnet import job, job_events
 from pddnet.errors import RegistrationCancelled
 
 from . import checks, mrml_conversion
@@ -107,7 +107,7 @@ class RegistrationLogic:
     ) -> dict[str, Any] | Task:
         """Versions and devices of the Python environment that registers: {"versions": ..., "devices": ...}."""
 
-        def then(_folder: Path, answer: job.Succeeded) -> Steps:
+        def then(_folder: Path, answer: job_events.Succeeded) -> Steps:
             return dict(answer.report)
             yield
 
@@ -127,7 +127,7 @@ class RegistrationLogic:
             {"fixed": volume, "moving": volume, "fixedSegmentation": ..., "movingSegmentation": ...}, or the task.
         """
 
-        def then(folder: Path, answer: job.Succeeded) -> Steps:
+        def then(folder: Path, answer: job_events.Succeeded) -> Steps:
             nodes = yield from mrml_conversion.makeSyntheticPair(job.synthetic_files(answer), folder)
             return {role: self._scene.AddNode(node) for role, node in nodes.items()}
 

@@ -1,4 +1,4 @@
-"""From the nodes of a finished registration to nodes of the scene: all at once, named, in one folder, with provenance."""
+"""From the nodes of a finished registration to nodes of the scene: at once, named, in one folder, with provenance."""
 
 from __future__ import annotations
 
@@ -160,16 +160,17 @@ def _tellProvenance(
 
 
 def _display(done: RegistrationOutputs, inputs: RegistrationInputs) -> None:
-    """Display nodes, so that nothing is computed when a node is first shown."""
+    """Display nodes that show the results as their sources are shown."""
     for node in allNodes(done):
         if node.IsA("vtkMRMLDisplayableNode") and node.GetDisplayNode() is None:
             node.CreateDefaultDisplayNodes()
     source, shown = inputs.moving.GetDisplayNode(), done.warpedVolume.GetDisplayNode()
-    if source is not None and shown is not None:
-        shown.SetAutoWindowLevel(False)
+    if source is not None:
+        shown.SetAutoWindowLevel(False)  # which would go through all voxels
         shown.SetWindowLevel(source.GetWindow(), source.GetLevel())
-        if source.GetColorNodeID():
-            shown.SetAndObserveColorNodeID(source.GetColorNodeID())
+        shown.SetAndObserveColorNodeID(source.GetColorNodeID())
+    for node, segmentation in zip(done.warpedSegmentations, inputs.segmentations, strict=True):
+        mrml_conversion.copyDisplay(node, segmentation)
 
 
 def _folder(

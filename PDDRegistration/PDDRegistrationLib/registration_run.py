@@ -9,9 +9,10 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
-from pddnet import job
-from pddnet.errors import InputError
 from slicer.i18n import tr as _
+
+from pddnet import job, job_events
+from pddnet.errors import InputError
 
 from . import mrml_conversion, quality
 from .output_nodes import MadeNodes, commit
@@ -37,7 +38,7 @@ def registrationSteps(
         request = yield from _exported(run.folder, inputs, settings)
         answer = yield from _answered(task, run, request)
         task.tell("import", _COMPUTED, _("Making the results' nodes"))
-        made = yield from _made(run.folder, answer, inputs)
+        made = yield from _made(run.folder, answer, inputs, request)
         _checkStillThere(scene, inputs)
         if settings.keepFolder:
             yield from _kept(task, run.folder, Path(settings.keepFolder))
@@ -63,7 +64,8 @@ def _exported(folder: Path, inputs: RegistrationInputs, settings: RegistrationSe
     parents = yield from mrml_conversion.exportParents(inputs.fixed, inputs.moving, folder)
     masks = []
     for node, name in ((inputs.fixedMask, "fixed_mask"), (inputs.movingMask, "moving_mask")):
-        masks.append((yield from mrml_conversion.exportMask(node, folder, name)) if node else None)
+        scan = inputs.fixed if name == "fixed_mask" else inputs.moving
+        masks.append((yield from mrml_conversion.exportMask(node, folder, name, scan)) if node else None)
     initial = None
     if inputs.initialTransform is not None:
         initial = yield from mrml_conversion.exportTransform(
@@ -123,19 +125,21 @@ def _answered(task: Task, run: WorkerRun, request: job.Request) -> Steps:
     run.start()
     while True:
         for event in run.poll():
-            if isinstance(event, job.Progressed):
+            if isinstance(event, job_events.Progressed):
                 fraction = _EXPORTED + (_COMPUTED - _EXPORTED) * event.fraction
                 task.tell(event.stage, fraction, event.message)
-            elif isinstance(event, job.Logged):
+            elif isinstance(event, job_events.Logged):
                 task.log(event.level, event.message)
-            elif isinstance(event, job.Succeeded):
+            elif isinstance(event, job_events.Succeeded):
                 return event
-            elif isinstance(event, job.Failed):
+            elif isinstance(event, job_events.Failed):
                 raise RegistrationError(event.code, event.message, event.details)
         yield WAITING
 
 
-def _made(folder: Path, answer: job.Succeeded, inputs: RegistrationInputs) -> Steps:
+def _made(
+    folder: Path, answer: job_events.Succeeded, inputs: RegistrationInputs, request: job.RegisterRequest
+) -> Steps:
     files = job.register_files(answer)
     transform = yield from mrml_conversion.makeGridTransform(files.displacement, folder)
     inverse = None
@@ -145,9 +149,11 @@ def _made(folder: Path, answer: job.Succeeded, inputs: RegistrationInputs) -> St
     for image in (files.warped, files.jacobian, files.uncertainty):
         images.append((yield from mrml_conversion.makeVolume(image, folder, inputs.fixed)))
     segmentations = []
-    for warped, source in zip(files.segmentations, inputs.segmentations, strict=True):
+    for warped, source, sent in zip(
+        files.segmentations, inputs.segmentations, request.segmentations, strict=True
+    ):
         segmentations.append(
-            (yield from mrml_conversion.makeSegmentation(warped, folder, source, inputs.fixed))
+            (yield from mrml_conversion.makeSegmentation(warped, folder, source, inputs.fixed, sent))
         )
     return MadeNodes(
         transform=transform,
