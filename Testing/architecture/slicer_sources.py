@@ -11,6 +11,7 @@ ENTRY, LIBRARY = "PDDRegistration", "PDDRegistrationLib"
 # A module imports from the lines below its own, never from its own line or from above. __init__.py is in no layer.
 PANEL_LAYERS = (
     {ENTRY},
+    {"self_test"},
     {"widget"},
     {"advanced_panel", "input_panel", "quality_panel", "run_panel", "view_controls"},
     {"controls", "event_loop", "sample_data"},
@@ -21,7 +22,15 @@ LAYERS = (
     {"checks", "registration_run"},
     {"output_nodes"},
     {"dependencies", "display", "mrml_conversion", "parameters", "quality", "runner", "task"},
-    {"comparison", "mrml_masks", "other_python", "overlays", "scene_watch"},
+    {
+        "comparison",
+        "mrml_masks",
+        "other_python",
+        "overlays",
+        "parameter_fields",
+        "quality_columns",
+        "scene_watch",
+    },
     {"colours", "composed_volume", "cursor", "mrml_segmentations", "requirements"},
     {"auxiliary", "mrml_transforms", "mrml_volumes", "view_state"},
     {"array_steps", "child_process", "installed_versions", "layouts", "mrml_geometry", "python_environment"},
