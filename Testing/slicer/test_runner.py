@@ -8,18 +8,20 @@ import signal
 import stat
 import subprocess
 import sys
+import tempfile
 import textwrap
 import threading
 import time
 from pathlib import Path
 
 import pytest
+import slicer
 
-from pddnet.job import Alive, Failed, Logged, Progressed, Started, Succeeded
+from pddnet.job import Alive, DescribeRequest, Failed, Logged, Progressed, Started, Succeeded, write_request
 from PDDRegistrationLib.child_process import ChildProcess
 from PDDRegistrationLib.python_environment import chosenPython, slicerPython, workerCommand, workerEnvironment
 from PDDRegistrationLib.runner import Patience, WorkerRun, _Watch, diagnosis
-from PDDRegistrationLib.settings import RegistrationError
+from PDDRegistrationLib.settings import RegistrationError, RegistrationSettings
 
 PRELUDE = """
 import json, os, signal, subprocess, sys, threading, time
@@ -398,6 +400,21 @@ while True:
     time.sleep(0.01)
 """
 
+REAL_PARENT = """
+import time
+from pddnet.job import SyntheticRequest, write_request
+from PDDRegistrationLib.python_environment import workerCommand, workerEnvironment
+from PDDRegistrationLib.runner import WorkerRun
+run = WorkerRun(workerCommand("", object()), workerEnvironment("", dict), temporaryFolder={parent!r})
+write_request(run.folder, SyntheticRequest())
+run.start()
+while True:
+    for event in run.poll():
+        if event.event == "started":
+            print(event.pid, flush=True)
+    time.sleep(0.01)
+"""
+
 
 def test_the_worker_and_its_folder_go_when_the_parent_is_killed(tmp_path: Path, root: Path) -> None:
     worker = tmp_path / "worker.py"
@@ -462,3 +479,29 @@ def test_another_python_gets_the_variables_from_before_slicer(root: Path, monkey
     assert variables["LD_LIBRARY_PATH"] == "/home/cuda"
     assert "PYTHONHOME" not in variables
     assert before["PYTHONHOME"] == "/x"
+
+
+@pytest.mark.parametrize("python", ["", sys.executable], ids=["Slicer's own", "another"])
+def test_the_real_worker_answers_and_leaves_nothing(tmp_path: Path, monkeypatch, python: str) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(slicer.util, "startupEnvironment", lambda: dict(os.environ))
+    with WorkerRun.forSettings(RegistrationSettings(python=python)) as run:
+        write_request(run.folder, DescribeRequest())
+        run.start()
+        events = heard(run, seconds=60)
+        assert isinstance(events[0], Started)
+        assert "cpu" in events[-1].report["devices"]
+    assert gone(events[0].pid)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_real_worker_and_its_folder_go_when_the_parent_is_killed(tmp_path: Path, root: Path) -> None:
+    source = REAL_PARENT.format(parent=str(tmp_path))
+    environment = os.environ | {"PYTHONPATH": str(root / "PDDRegistration")}
+    with subprocess.Popen([sys.executable, "-c", source], stdout=subprocess.PIPE, env=environment) as parent:
+        pid = int(parent.stdout.readline())
+        time.sleep(0.3)  # while it loads PyTorch
+        assert lives(pid)
+        parent.send_signal(signal.SIGKILL)
+    assert gone(pid, seconds=5.0)
+    assert list(tmp_path.iterdir()) == []
