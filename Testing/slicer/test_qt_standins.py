@@ -178,9 +178,13 @@ class TestSignals:
         assert button.disconnect("clicked()", first)
         button.click()
         assert calls == [2]
+        button.connect("clicked()", second)
+        assert button.disconnect("clicked()", second)  # one at a time
+        button.click()
+        assert calls == [2, 2]
         assert button.disconnect("clicked()")
         button.click()
-        assert calls == [2]
+        assert calls == [2, 2]
 
     def test_signals_of_qt_5_that_qt_6_lacks_are_sent(self):
         box, texts, rows = qt.QComboBox(), [], []

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import atexit
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -12,7 +14,7 @@ from PySide6.QtCore import QSettings
 from PySide6.QtGui import QColor, QFont, QFontDatabase, QPalette
 from PySide6.QtWidgets import QApplication
 
-_kept: list = []  # the application must outlive every widget, and the settings' folder the application
+_kept: list[QApplication] = []  # it must outlive every widget
 
 
 def application() -> QApplication:
@@ -25,19 +27,20 @@ def application() -> QApplication:
         app = QApplication.instance() or QApplication(["Slicer"])
         app.setQuitOnLastWindowClosed(False)
         _look(app)
-        _kept.extend((app, _ownSettings(app)))
+        _ownSettings(app)
+        _kept.append(app)
     return _kept[0]
 
 
-def _ownSettings(app: QApplication) -> tempfile.TemporaryDirectory:
+def _ownSettings(app: QApplication) -> None:
     """Settings go to a folder of this process, never to the user's."""
-    folder = tempfile.TemporaryDirectory(prefix="slicer-settings-")
+    folder = tempfile.mkdtemp(prefix="slicer-settings-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     QSettings.setDefaultFormat(QSettings.IniFormat)
-    QSettings.setPath(QSettings.IniFormat, QSettings.UserScope, folder.name)
-    QSettings.setPath(QSettings.IniFormat, QSettings.SystemScope, folder.name)
+    QSettings.setPath(QSettings.IniFormat, QSettings.UserScope, folder)
+    QSettings.setPath(QSettings.IniFormat, QSettings.SystemScope, folder)
     app.setOrganizationName("slicer.org")
     app.setApplicationName("Slicer")
-    return folder
 
 
 def _look(app: QApplication) -> None:

@@ -75,7 +75,7 @@ def connect(sender, signature: str, target: tuple) -> bool:
 
 
 def disconnect(sender, signature: str, target: tuple = ()) -> bool:
-    """Ends the connections of a signal to a target, or all of them; False where there was none."""
+    """Ends a connection of a signal to a target, or all of them; False where there was none."""
     from .proxy import alive
 
     kind = type(sender)
@@ -87,6 +87,8 @@ def disconnect(sender, signature: str, target: tuple = ()) -> bool:
     ended = [
         entry for entry in entries if entry[0] == signature and (function is None or entry[1] == function)
     ]
+    if function is not None:
+        del ended[1:]  # one at a time, as PythonQt does
     for entry in ended:
         QObject.disconnect(entry[2])
         entries.remove(entry)
