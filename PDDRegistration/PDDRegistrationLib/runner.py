@@ -13,7 +13,6 @@ from __future__ import annotations
 import atexit
 import logging
 import shutil
-import signal
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
@@ -24,35 +23,12 @@ from pddnet.errors import InputError
 from pddnet.job import Alive, Event, Failed, Logged, Progressed, Started, Succeeded, parse_event
 
 from .child_process import ChildProcess
+from .diagnosis import diagnosis, hanging, neverStarted
 from .python_environment import BACKEND, workerCommand, workerEnvironment
 from .settings import RegistrationError, RegistrationSettings
 
 _POLL_SECONDS = 0.02
 _LONGEST_LOG = 2000  # characters of a line that is no event
-# SIGKILL, which nobody but the system sends; the same through a shell; Windows: no memory, no room in the page file
-_OUT_OF_MEMORY = {-9, 137, 0xC0000017, 0xC000012D}
-_MEMORY_WORDS = (
-    "MemoryError",
-    "bad_alloc",
-    "not enough memory",
-    "an't allocate memory",
-    "annot allocate memory",
-)
-_LAUNCHER_CRASH = "exit abnormally"  # PythonSlicer's words; it then ends with code 1, whatever the signal was
-_FAULT = "Fatal Python error"  # what faulthandler leaves on every deadly signal but SIGKILL
-
-MEMORY_REMEDY = (
-    "Close other programs, choose the preset 'fast' or fewer levels under Advanced, or crop the scans to the "
-    "region of interest; then press Register again. The scene is unchanged."
-)
-AGAIN_REMEDY = (
-    "Press Register again; if it happens once more, choose the device 'cpu' under Advanced (a graphics card's driver "
-    "may be at fault) and report the details to the module's authors. The scene is unchanged."
-)
-PYTHON_REMEDY = (
-    "Under Advanced, Python environment, choose the Python program of an environment that has PyTorch, or leave it "
-    "empty for Slicer's own."
-)
 
 
 @dataclass(frozen=True)
@@ -117,8 +93,7 @@ class WorkerRun:
         try:
             self._child = ChildProcess(command, self._environment, workingFolder=BACKEND)
         except OSError as error:
-            message = f"Python could not be started as {self._command[0]}: {error.strerror}. {PYTHON_REMEDY}"
-            self._waiting.append(Failed("python", message, str(error)))
+            self._waiting.append(neverStarted(self._command[0], error))
 
     def poll(self) -> list[Event]:
         """The events since the last call, in order; takes some 20 ms at most.
@@ -168,7 +143,7 @@ class WorkerRun:
         problem = self._watch.problem(events, time.monotonic())
         if problem:
             child.end(self._workerPid)
-            events.append(Failed("hang", f"{problem} {AGAIN_REMEDY}", child.lastWords))
+            events.append(hanging(problem, child.lastWords))
 
     def _diagnose(self, child: ChildProcess, exitCode: int, events: list[Event]) -> None:
         """The process has ended and all it said was read: end what it left behind and say why."""
@@ -178,31 +153,6 @@ class WorkerRun:
         events += last
         if not any(isinstance(event, Succeeded | Failed) for event in last):
             events.append(diagnosis(exitCode, child.lastWords, self._command[0], bool(self._workerPid)))
-
-
-def diagnosis(exitCode: int, lastWords: str, python: str, hadStarted: bool) -> Failed:
-    """Why a worker ended without a result, from its exit code and the end of its standard error."""
-    killed = _LAUNCHER_CRASH in lastWords and _FAULT not in lastWords
-    if exitCode in _OUT_OF_MEMORY or killed or any(words in lastWords for words in _MEMORY_WORDS):
-        message = f"The registration was ended because the computer's memory ran out. {MEMORY_REMEDY}"
-        return Failed("memory", message, _details(exitCode, lastWords))
-    said = f' It said last: "{lastWords.splitlines()[-1][:300]}".' if lastWords else ""
-    if not hadStarted:
-        message = f"The registration could not be started with the Python {python}.{said} {PYTHON_REMEDY}"
-        return Failed("python", message, _details(exitCode, lastWords))
-    message = f"The registration's process ended unexpectedly ({_named(exitCode)}).{said} {AGAIN_REMEDY}"
-    return Failed("crash", message, _details(exitCode, lastWords))
-
-
-def _named(exitCode: int) -> str:
-    if exitCode >= 0:
-        return f"exit code {exitCode}" if exitCode < 0x80000000 else f"exit code {exitCode:#x}"
-    names = {int(number): number.name for number in signal.Signals}
-    return f"signal {names.get(-exitCode, -exitCode)}"
-
-
-def _details(exitCode: int, lastWords: str) -> str:
-    return f"{_named(exitCode)}\n{lastWords}".strip()
 
 
 def _understood(line: str) -> Event:

@@ -391,3 +391,16 @@ def test_a_python_that_does_not_answer_is_given_up_and_ended(tmp_path: Path, mon
 def test_the_requirements_are_installed_with_the_module() -> None:
     assert REQUIREMENTS.is_file()
     assert REQUIREMENTS.parent.name == "Resources"
+
+
+def test_importing_the_library_imports_only_pythons_own(root: Path) -> None:
+    code = "import sys, PDDRegistrationLib; print(*{name.split('.')[0] for name in sys.modules})"
+    environment = os.environ | {"PYTHONPATH": str(root / "PDDRegistration")}
+    command = [
+        sys.executable,
+        "-S",
+        "-c",
+        code,
+    ]  # without the site, whose packages may import something themselves
+    run = subprocess.run(command, env=environment, check=True, capture_output=True, text=True, timeout=60)
+    assert set(run.stdout.split()) - sys.stdlib_module_names == {"PDDRegistrationLib", "__main__"}

@@ -19,8 +19,9 @@ import slicer
 
 from pddnet.job import Alive, DescribeRequest, Failed, Logged, Progressed, Started, Succeeded, write_request
 from PDDRegistrationLib.child_process import ChildProcess
+from PDDRegistrationLib.diagnosis import diagnosis
 from PDDRegistrationLib.python_environment import chosenPython, slicerPython, workerCommand, workerEnvironment
-from PDDRegistrationLib.runner import Patience, WorkerRun, _Watch, diagnosis
+from PDDRegistrationLib.runner import Patience, WorkerRun, _Watch
 from PDDRegistrationLib.settings import RegistrationError, RegistrationSettings
 
 PRELUDE = """
