@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import slicer
 import vtk
 
-import slicer
 from pddnet.errors import InputError
 from pddnet.job import ImageFile, LabelsFile, Segment, Segmentation, WarpedSegmentation
 
@@ -185,7 +185,7 @@ def makeSegmentationOfLabels(labels: LabelsFile, folder: Path, volume: Any) -> G
 
 
 def copyDisplay(node: Any, source: Any) -> None:
-    """Show a node of the scene, made from `source`, as the source is shown: segments' opacity, visibility and colour."""
+    """Show a node of the scene as the source it was made from: opacities and visibility, a label map's colours."""
     shown = source.GetDisplayNode()
     if shown is None:
         return

@@ -1,4 +1,4 @@
-"""Transform nodes to files and back. Transforms that no matrix describes are sampled; all points and vectors LPS, mm."""
+"""Transform nodes to files and back. What no matrix describes is sampled; all points and vectors are mm, LPS."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import slicer
 import vtk
 
-import slicer
 from pddnet.errors import InputError
 from pddnet.geometry import ImageGeometry
 from pddnet.job import AffineFile, FieldFile, ImageFile, Parents, TransformFile
