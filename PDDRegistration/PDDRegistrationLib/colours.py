@@ -1,0 +1,84 @@
+"""Colour tables of the result's maps: Jacobian determinant around 1, uncertainty in mm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import slicer
+
+from .auxiliary import auxiliaryNode
+
+JACOBIAN_RANGE = (0.0, 2.0)  # determinants of the first and the last colour
+FOLDING_COLOUR = (0.95, 0.05, 0.05)
+_ENTRIES = 256
+# (log2 of the determinant, red, green, blue): blue shrinks, red grows, as is usual; dark where nothing changes
+_JACOBIAN = (
+    (-1.0, 0.25, 0.65, 1.0),
+    (-0.4, 0.05, 0.25, 0.75),
+    (0.0, 0.0, 0.0, 0.0),
+    (0.4, 0.75, 0.22, 0.0),
+    (1.0, 1.0, 0.65, 0.1),
+)
+# (part of the range, red, green, blue), growing in brightness so that it reads without colour vision
+_UNCERTAINTY = (
+    (0.0, 0.0, 0.0, 0.0),
+    (0.25, 0.25, 0.05, 0.40),
+    (0.5, 0.70, 0.15, 0.35),
+    (0.75, 0.95, 0.45, 0.10),
+    (1.0, 1.0, 0.95, 0.45),
+)
+
+
+def jacobianColours(scene: Any) -> Any:
+    """The colour node of Jacobian determinants over JACOBIAN_RANGE."""
+    determinants = np.linspace(*JACOBIAN_RANGE, _ENTRIES)
+    return _table(scene, "Jacobian colours", np.log2(np.maximum(determinants, 0.25)), determinants, _JACOBIAN)
+
+
+def uncertaintyColours(scene: Any) -> Any:
+    """The colour node of uncertainties, dark for none."""
+    parts = np.linspace(0, 1, _ENTRIES)
+    return _table(scene, "uncertainty colours", parts, parts, _UNCERTAINTY)
+
+
+def _table(scene: Any, purpose: str, at: Any, names: Any, knots: Any) -> Any:
+    """A saved colour node; colours are those of `knots` interpolated `at` the entries."""
+    node = auxiliaryNode(scene, "vtkMRMLColorTableNode", purpose, saved=True)
+    if node.GetNumberOfColors() != _ENTRIES:
+        columns = np.asarray(knots, float).T
+        channels = [np.interp(at, columns[0], column) for column in columns[1:]]
+        node.SetTypeToUser()
+        node.SetNumberOfColors(_ENTRIES)
+        for index, (red, green, blue) in enumerate(zip(*channels, strict=True)):
+            node.SetColor(index, f"{names[index]:.3f}", red, green, blue, 1.0)
+    return node
+
+
+def giveJacobianColours(scene: Any, volume: Any) -> None:
+    """Let a Jacobian determinant be shown in colours around 1, here and wherever it is looked at later."""
+    _show(volume, jacobianColours(scene), *JACOBIAN_RANGE)
+
+
+def giveUncertaintyColours(scene: Any, volume: Any) -> None:
+    """Let an uncertainty be shown in colours from 0 to what all but one voxel in a hundred stay below."""
+    _show(volume, uncertaintyColours(scene), 0.0, uncertaintyLimit(volume))
+
+
+def uncertaintyLimit(volume: Any) -> float:
+    """The upper end of the uncertainty's colours in mm: a round number, at least 1."""
+    values = slicer.util.arrayFromVolume(volume)
+    sample = values.reshape(-1)[:: max(1, values.size // 100_000)]
+    sample = sample[np.isfinite(sample)]
+    return float(max(1.0, np.ceil(np.percentile(sample, 99)))) if sample.size else 1.0
+
+
+def _show(volume: Any, colours: Any, lower: float, upper: float) -> None:
+    if volume.GetDisplayNode() is None:
+        volume.CreateDefaultDisplayNodes()
+    display = volume.GetDisplayNode()
+    wasModified = display.StartModify()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(upper - lower, (upper + lower) / 2)
+    display.SetAndObserveColorNodeID(colours.GetID())
+    display.EndModify(wasModified)
