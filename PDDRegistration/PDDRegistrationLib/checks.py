@@ -61,11 +61,17 @@ def _togetherProblem(inputs: RegistrationInputs) -> str:
     if inputs.fixed is inputs.moving:
         return _("The fixed and the moving volume are the same; choose two.")
     for node in inputs.segmentations:
-        if mrml_conversion.isEmptySegmentation(node):
+        if _isEmpty(node):
             return _("The segmentation {name} is empty; uncheck it or add segments.").format(
                 name=node.GetName()
             )
     return _landmarkProblem(inputs.fixedLandmarks, inputs.movingLandmarks)
+
+
+def _isEmpty(node: Any) -> bool:
+    if node.IsA("vtkMRMLSegmentationNode"):
+        return node.GetSegmentation().GetNumberOfSegments() == 0
+    return node.GetImageData() is None
 
 
 def _landmarkProblem(fixed: Any, moving: Any) -> str:

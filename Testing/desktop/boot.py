@@ -11,15 +11,15 @@ from types import SimpleNamespace
 SITE = Path(__file__).resolve().parent / "site"
 _TESTING = str(SITE.parent.parent)
 _LOGICS = {
-    "units": "vtkSlicerUnitsLogic",
-    "volumes": "vtkSlicerVolumesLogic",
-    "transforms": "vtkSlicerTransformLogic",
-    "segmentations": "vtkSlicerSegmentationsModuleLogic",
-    "markups": "vtkSlicerMarkupsLogic",
-    "models": "vtkSlicerModelsLogic",
-    "tables": "vtkSlicerTablesLogic",
-    "colors": "vtkMRMLColorLogic",  # without the colour files, which slicer-core lacks
-    "subjecthierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
+    "Units": "vtkSlicerUnitsLogic",
+    "Volumes": "vtkSlicerVolumesLogic",
+    "Transforms": "vtkSlicerTransformLogic",
+    "Segmentations": "vtkSlicerSegmentationsModuleLogic",
+    "Markups": "vtkSlicerMarkupsLogic",
+    "Models": "vtkSlicerModelsLogic",
+    "Tables": "vtkSlicerTablesLogic",
+    "Colors": "vtkMRMLColorLogic",  # without the colour files, which slicer-core lacks
+    "SubjectHierarchy": "vtkSlicerSubjectHierarchyModuleLogic",
 }
 _SINGLETONS = ("vtkMRMLCrosshairNode", "vtkMRMLLayoutNode")
 
@@ -39,7 +39,7 @@ def _slicer():
     return sys.modules["slicer"]
 
 
-def start():
+def start(withWidgets=False):
     """Make the application's surroundings, once; the scene is the same until `freshScene()`."""
     slicer = _slicer()
     if not hasattr(slicer, "app"):
@@ -51,6 +51,10 @@ def start():
         slicer.selfTests = {}
         slicer.modules = SimpleNamespace()
         freshScene()
+    if withWidgets:
+        from desktop import widgets
+
+        widgets.install(slicer)
     return slicer.mrmlScene
 
 
@@ -62,10 +66,11 @@ def freshScene():
     for name, className in _LOGICS.items():
         logic = getattr(slicer, className)()
         logic.SetMRMLApplicationLogic(slicer.app.applicationLogic())
-        if name == "colors":
+        slicer.app.applicationLogic().SetModuleLogic(name, logic)
+        if name == "Colors":
             slicer.app.applicationLogic().SetColorLogic(logic)
         logic.SetMRMLScene(scene)
-        setattr(slicer.modules, name, Module(name, logic))
+        setattr(slicer.modules, name.lower(), Module(name, logic))
     for className in _SINGLETONS:
         node = getattr(slicer, className)()
         node.SetSingletonTag("default" if "Crosshair" in className else "vtkMRMLLayoutNode")

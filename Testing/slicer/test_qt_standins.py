@@ -9,16 +9,6 @@ import slicer
 
 from desktop import widgets
 
-widgets.install(slicer)
-
-
-@pytest.fixture(autouse=True)
-def _no_complaints():
-    """What the application would only print fails the test, unless the test takes it away."""
-    widgets.complaints.clear()
-    yield
-    assert not widgets.complaints
-
 
 class TestPythonQt:
     def test_properties_are_attributes_and_not_methods(self):

@@ -15,17 +15,7 @@ from desktop import widgets
 from desktop.widgets import catalogue, record
 from desktop.widgets.api import apiOf, recordedApi
 
-widgets.install(slicer)
-
 VOLUME, LABELS = "vtkMRMLScalarVolumeNode", "vtkMRMLLabelMapVolumeNode"
-
-
-@pytest.fixture(autouse=True)
-def _no_complaints():
-    """What the application would only print fails the test, unless the test takes it away."""
-    widgets.complaints.clear()
-    yield
-    assert not widgets.complaints
 
 
 def selector(scene, *types, **properties):

@@ -11,8 +11,6 @@ import slicer.util
 from desktop import widgets
 from desktop.widgets import loader
 
-widgets.install(slicer)
-
 UI = """<ui version="4.0"><class>Panel</class>
 <widget class="qMRMLWidget" name="Panel">
  <layout class="QVBoxLayout" name="rows">
@@ -44,14 +42,6 @@ UI = """<ui version="4.0"><class>Panel</class>
  <connection><sender>register_</sender><signal>toggled(bool)</signal>
   <receiver>weights</receiver><slot>setEnabled(bool)</slot></connection>
 </connections></ui>"""
-
-
-@pytest.fixture(autouse=True)
-def _no_complaints():
-    """What the application would only print fails the test, unless the test takes it away."""
-    widgets.complaints.clear()
-    yield
-    assert not widgets.complaints
 
 
 @pytest.fixture
