@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 import qt
-from pddnet.config import available_presets, load_preset
 from slicer.i18n import tr as _
+
+from pddnet.config import available_presets, load_preset
 
 from .controls import Control, checkedNodesControl, choiceControl, connected, nodeControl
 

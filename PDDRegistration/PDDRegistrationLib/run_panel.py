@@ -7,7 +7,6 @@ from collections.abc import Callable
 from typing import Any
 
 import qt
-
 import slicer
 from slicer.i18n import tr as _
 
@@ -69,7 +68,7 @@ class RunPanel:
             onFinished(outputs)
 
         try:
-            self.task = begin(
+            task = begin(
                 onProgress=self._showProgress,
                 onFinished=finished,
                 onFailed=self.fail,
@@ -78,7 +77,9 @@ class RunPanel:
         except Exception as error:  # whatever it is, the user is told
             self.fail(error)
             return
-        self._showBusy()
+        if task.state == "running":
+            self.task = task
+            self._showBusy()
 
     def cancel(self) -> None:
         """End the running task, if any."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-
 import slicer
 
 _BUILT_IN = ("MRHead", "CTChest", "MRBrainTumor1", "MRBrainTumor2")

@@ -1,0 +1,241 @@
+"""The panel: controls on one side, parameters, logic and views on the other; nothing is computed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import slicer
+from slicer.i18n import tr as _
+
+from pddnet.errors import InputError
+from pddnet.memory import available_memory_mb
+
+from .advanced_panel import AdvancedPanel, OutputPanel
+from .dependencies import Installer
+from .display import DisplayedNodes, ResultDisplay
+from .event_loop import QtEventLoop
+from .input_panel import InputPanel
+from .parameter_panel import ParameterPanel
+from .quality_panel import QualityPanel
+from .run_panel import RunPanel, clock
+from .sample_data import brainTumorTitle, loadBrainTumor, syntheticTitle
+from .settings import RegistrationInputs, RegistrationOutputs, RegistrationSettings
+from .view_controls import ViewControls
+
+
+def makePanel(uiFile: str, logic: Any) -> RegistrationPanel:
+    """The panel as the application shows it."""
+    scene = slicer.mrmlScene
+    return RegistrationPanel(
+        slicer.util.loadUI(uiFile),
+        logic,
+        scene,
+        QtEventLoop(),
+        display=ResultDisplay(scene),
+        makeInstaller=lambda ask, tell: Installer(slicer, ask, tell),
+    )
+
+
+class RegistrationPanel:
+    """The module's panel.
+
+    Args:
+        widget: what `slicer.util.loadUI` made of the .ui file.
+        logic: a `RegistrationLogic`.
+        scene: the MRML scene.
+        eventLoop: a `QtEventLoop`.
+        display: a `ResultDisplay`.
+        makeInstaller: given `ask` and `tell`, makes what installs the worker's needs, see `Installer`.
+    """
+
+    def __init__(
+        self,
+        widget: Any,
+        logic: Any,
+        scene: Any,
+        eventLoop: Any,
+        *,
+        display: Any,
+        makeInstaller: Callable[[Callable[[str], bool], Callable[[str], None]], Any],
+    ) -> None:
+        self.widget, self.logic = widget, logic
+        self.result: RegistrationOutputs | None = None
+        self._scene, self._eventLoop = scene, eventLoop
+        self._installer = makeInstaller(self._ask, self._tell)
+        self.ui = ui = slicer.util.childWidgetVariables(widget)
+        samples = [
+            (brainTumorTitle(), _("Two scans of one patient. Needs the internet."), self._onBrainTumor),
+            (
+                syntheticTitle(),
+                _("Two made-up patients with organs. Takes a few seconds."),
+                self._onSynthetic,
+            ),
+        ]
+        self.inputs, self.outputs = InputPanel(ui, samples), OutputPanel(ui)
+        self.advanced, self.quality = AdvancedPanel(ui), QualityPanel(ui)
+        self.view = ViewControls(ui, display)
+        self.run = RunPanel(ui, self._onRegister, self._onBusy)
+        controls = (
+            self.inputs.controls | self.outputs.controls | self.quality.controls | self.advanced.controls
+        )
+        widget.setMRMLScene(scene)
+        self.parameterPanel = ParameterPanel(
+            ui.registrationSelector, controls, scene, eventLoop, self._showState, self._showResult
+        )
+        self._showState()
+
+    @property
+    def parameters(self) -> Any:
+        """The `RegistrationParameters` shown; None while the scene is closed."""
+        return self.parameterPanel.parameters
+
+    def enter(self) -> None:
+        """The user has come to the module."""
+        self.parameterPanel.enter()
+        self._showState()  # segmentations and point lists may have been edited meanwhile
+
+    def exit(self) -> None:
+        """The user has left for another module; a running registration goes on."""
+        self.parameterPanel.exit()
+
+    def close(self) -> None:
+        """Before the widget goes: end what runs, bring the views back, let go of the scene."""
+        self.run.close()
+        self.view.close()
+        self.parameterPanel.close()
+
+    # --- registering
+
+    def _onRegister(self) -> None:
+        inputs, settings = self.parameters.inputs(), self.parameters.settings()
+        wanted = self.parameters.outputs()
+        if not self._installed(settings):
+            return
+        self.run.run(
+            lambda **callbacks: self.logic.register(
+                **vars(inputs), **vars(settings), outputs=wanted, blocking=False, **callbacks
+            ),
+            self._onFinished,
+        )
+
+    def _onFinished(self, outputs: RegistrationOutputs) -> None:
+        self.parameters.setResult(outputs)
+        self._showResult()
+        self.ui.viewSection.collapsed = self.ui.qualitySection.collapsed = False
+        self.run.say(_("Finished in {time} min.").format(time=clock(outputs.report.get("seconds") or 0.0)))
+
+    def _installed(self, settings: RegistrationSettings) -> bool:
+        """Whether the worker has what it needs; asks to install it, and tells what went wrong."""
+        if settings.python:  # another Python is the user's own; the worker says what it lacks
+            return True
+        try:
+            self._installer.ensure()
+        except Exception as error:  # whatever it is, the user is told
+            self.run.fail(error)
+            return False
+        self.run.say("")
+        return True
+
+    def _ask(self, question: str) -> bool:
+        return bool(slicer.util.confirmOkCancelDisplay(question, windowTitle=_("Install packages?")))
+
+    def _tell(self, text: str) -> None:
+        self.run.say(text)
+        self._eventLoop.process()
+
+    # --- samples
+
+    def _onBrainTumor(self) -> None:
+        try:
+            with slicer.util.WaitCursor():
+                nodes = loadBrainTumor(self._scene)
+        except Exception as error:  # the network, the file, Slicer's own module: the user is told
+            self.run.fail(error)
+            return
+        self._useSample(preset="brain-mr", **nodes)
+
+    def _onSynthetic(self) -> None:
+        settings = self.parameters.settings()
+        if self._installed(settings):
+            self.run.run(
+                lambda **callbacks: self.logic.addSyntheticPair(
+                    settings=settings, blocking=False, **callbacks
+                ),
+                self._onSyntheticMade,
+            )
+
+    def _onSyntheticMade(self, nodes: dict[str, Any]) -> None:
+        self._useSample(
+            preset="fast",
+            fixed=nodes["fixed"],
+            moving=nodes["moving"],
+            segmentations=(nodes["movingSegmentation"],),
+            fixedSegmentation=nodes["fixedSegmentation"],
+        )
+
+    def _useSample(self, **values: Any) -> None:
+        self.parameterPanel.set(**values)
+        self.run.say(_("The sample is loaded. Press Register."))
+
+    # --- what the panel says
+
+    def _showState(self) -> None:
+        """Whether Register makes sense, why not, and what it will need."""
+        if self.parameters is None:
+            self.run.allow(_("The module is not shown, or the scene is being closed."))
+            return
+        inputs, settings = self.parameters.inputs(), self.parameters.settings()
+        problem = self.logic.problem(inputs, settings)
+        self.run.allow(problem)
+        self.ui.estimateLabel.text = problem or self._estimate(inputs, settings)
+
+    def _estimate(self, inputs: RegistrationInputs, settings: RegistrationSettings) -> str:
+        try:
+            needed = self.logic.estimate(inputs, settings)
+        except InputError as error:
+            return str(error)
+        return _(
+            "Needs up to {needed:.1f} GB of memory ({free:.1f} GB are free). Computed on: {device}."
+        ).format(
+            needed=needed / 1000, free=available_memory_mb() / 1000, device=self.ui.deviceComboBox.currentText
+        )
+
+    def _onBusy(self, busy: bool) -> None:
+        ui = self.ui
+        for widget in (ui.inputsSection, ui.outputsSection, ui.advancedSection, ui.referenceGroup):
+            widget.enabled = not busy
+        if not busy:
+            self._showState()
+
+    def _showResult(self) -> None:
+        """Fill the sections View and Quality from the last run of the registration shown."""
+        if self.parameters is None:
+            self.run.cancel()
+        result = self.parameters.result() if self.parameters is not None else RegistrationOutputs()
+        self.result = result if result.report else None
+        self.quality.show(result.qualityTable, result.report)
+        self.view.setNodes(self._displayed(result))
+
+    def _displayed(self, result: RegistrationOutputs) -> DisplayedNodes | None:
+        """A result with the scans it was made of, None where it is not in the scene any more."""
+        transform = result.transform
+        if transform is None:
+            return None
+        fixed = transform.GetNodeReference(transform.GetFixedNodeReferenceRole())
+        moving = transform.GetNodeReference(transform.GetMovingNodeReferenceRole())
+        if fixed is None or moving is None:
+            return None
+        compared = self.parameters.fixedSegmentation
+        return DisplayedNodes(
+            fixed=fixed,
+            moving=moving,
+            warped=result.warpedVolume,
+            transform=transform,
+            inverse=result.inverseTransform,
+            jacobian=result.jacobian,
+            uncertainty=result.uncertainty,
+            fixedSegmentations=() if compared is None else (compared,),
+            movingSegmentations=self.parameters.segmentations,
+            warpedSegmentations=tuple(result.warpedSegmentations),
+        )
