@@ -80,6 +80,9 @@ def updateNode(target: Any, made: Any) -> None:
             f"the output {target.GetName()} is a {target.GetNodeTagName()}, the result a {made.GetNodeTagName()}; "
             "choose another output node, or none to have a new one made"
         )
+    for name in target.GetAttributeNames():  # CopyContent would take those away that `made` lacks
+        if made.GetAttribute(name) is None:
+            made.SetAttribute(name, target.GetAttribute(name))
     before = target.StartModify()
     try:
         target.CopyContent(made, False)

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import slicer
 import vtk
 from vtk.util import numpy_support
 
-import slicer
 from pddnet.errors import InputError
 from pddnet.geometry import Frame, ImageGeometry, lps_to_ras
 

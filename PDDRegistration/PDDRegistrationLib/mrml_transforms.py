@@ -10,7 +10,6 @@ import numpy as np
 import slicer
 import vtk
 
-from pddnet.errors import InputError
 from pddnet.geometry import ImageGeometry
 from pddnet.job import AffineFile, FieldFile, ImageFile, Parents, TransformFile
 from pddnet.job_files import path_of
@@ -72,11 +71,11 @@ def makeGridTransform(file: ImageFile, folder: Path) -> Generator[None, None, An
     """
     image = vtk.vtkImageData()
 
-    def memory(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        if shape != (*file.geometry.shape, 3) or dtype != np.float32:
-            raise InputError(
-                f"displacements are {shape}, {dtype}; {(*file.geometry.shape, 3)}, float32 are needed"
-            )
+    shape = (*file.geometry.shape, 3)
+
+    def memory(found: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+        if found != shape or dtype != np.float32:
+            raise ValueError(f"it holds {dtype} numbers {found} where float32 {shape} were announced")
         return allocate(image, file.geometry.shape, dtype, 3)
 
     vectors = yield from readArray(path_of(folder, file.array, "displacements"), "displacements", memory)

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import slicer
 import vtk
 
-import slicer
 from pddnet.errors import InputError
 from pddnet.job import ImageFile
 from pddnet.job_files import path_of
@@ -66,7 +66,7 @@ def readImage(image: ImageFile, folder: Path, data: Any) -> Generator[None, None
             raise ValueError(f"it holds {shape} voxels where {image.geometry.shape} were announced")
         return allocate(data, image.geometry.shape, dtype)
 
-    yield from readArray(path_of(folder, image.array, "the result"), memory)
+    yield from readArray(path_of(folder, image.array, "the result"), "the result", memory)
     return data
 
 
