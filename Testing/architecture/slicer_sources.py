@@ -13,7 +13,7 @@ PANEL_LAYERS = (
     {ENTRY},
     {"self_test"},
     {"widget"},
-    {"advanced_panel", "input_panel", "quality_panel", "run_panel", "view_controls"},
+    {"advanced_panel", "input_panel", "parameter_panel", "quality_panel", "run_panel", "view_controls"},
     {"controls", "event_loop", "sample_data"},
 )
 LAYERS = (
@@ -22,19 +22,12 @@ LAYERS = (
     {"checks", "registration_run"},
     {"output_nodes"},
     {"dependencies", "display", "mrml_conversion", "parameters", "quality", "runner", "task"},
-    {
-        "comparison",
-        "mrml_masks",
-        "other_python",
-        "overlays",
-        "parameter_fields",
-        "quality_columns",
-        "scene_watch",
-    },
-    {"colours", "composed_volume", "cursor", "mrml_segmentations", "requirements"},
+    {"legend", "mrml_masks", "other_python", "overlay_set", "view_set"},
+    {"comparison", "mrml_segmentations", "overlays", "requirements"},
+    {"colours", "composed_volume", "cursor", "displayed_nodes", "scene_watch"},
     {"auxiliary", "mrml_transforms", "mrml_volumes", "view_state"},
     {"array_steps", "child_process", "installed_versions", "layouts", "mrml_geometry", "python_environment"},
-    {"settings"},
+    {"diagnosis", "doubts", "parameter_fields", "quality_columns", "settings"},
 )
 PANEL = set().union(*PANEL_LAYERS)  # Qt and the application's singletons are known here, and nowhere below
 
