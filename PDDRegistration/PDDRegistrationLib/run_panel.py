@@ -34,6 +34,7 @@ class RunPanel:
         connected(self._clock, "timeout()", self._showTime)
         connected(ui.registerButton, "clicked(bool)", self._onClicked)
         self._reason, self._tip = "", ui.registerButton.toolTip
+        self.say("")
         self._showIdle()
 
     @property
