@@ -20,7 +20,7 @@ from pddnet.job import SyntheticFiles
 from .mrml_geometry import geometryOfVolume
 from .mrml_masks import exportMask
 from .mrml_segmentations import copyDisplay, exportSegmentation, makeSegmentation, makeSegmentationOfLabels
-from .mrml_transforms import exportParents, exportTransform, makeGridTransform
+from .mrml_transforms import exportParents, exportTransform, interpolateLinearly, makeGridTransform
 from .mrml_volumes import exportVolume, makeVolume
 
 __all__ = [
@@ -31,6 +31,7 @@ __all__ = [
     "exportTransform",
     "exportVolume",
     "geometryOfVolume",
+    "interpolateLinearly",
     "landmarkPoints",
     "makeGridTransform",
     "makeSegmentation",

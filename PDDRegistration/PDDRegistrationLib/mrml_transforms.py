@@ -87,6 +87,16 @@ def makeGridTransform(file: ImageFile, folder: Path) -> Generator[None, None, An
     return node
 
 
+def interpolateLinearly(node: Any) -> None:
+    """Make a grid transform node that was read from a file mean what it meant when it was made.
+
+    Slicer reads grid transforms with cubic interpolation between their points, whatever they had when they were saved.
+    """
+    transform = node.GetTransformFromParentAs("vtkOrientedGridTransform", False, True)
+    if transform is not None and transform.GetInterpolationMode() != vtk.VTK_LINEAR_INTERPOLATION:
+        transform.SetInterpolationModeToLinear()
+
+
 def _gridTransform(image: vtk.vtkImageData, geometry: ImageGeometry) -> Any:
     matrix = rasMatrixOf(geometry)
     direction = np.eye(4)
