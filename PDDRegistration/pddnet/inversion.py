@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +14,8 @@ from pddnet.volume import Volume
 from pddnet.warp import DisplacementField
 
 _SAMPLES_ALONG_AN_AXIS = 9
+_EVERY_CELL = 4
+_CELLS_AT_ONCE = 1 << 15
 _LARGEST_STEP_MM = 20.0
 _ITERATIONS = 30
 _TOLERANCE_MM = 1e-3
@@ -61,6 +64,34 @@ def inverse_grid(field: DisplacementField, moving: ImageGeometry) -> ImageGeomet
     points = fixed.samples(_SAMPLES_ALONG_AN_AXIS)
     around = blocks.spanning((-1, -1, -1), blocks.size)
     return around.spanning(*around.index_range(field.apply(torch.as_tensor(points)).numpy()))
+
+
+def residual_without_inverse(
+    field: DisplacementField, grid: ImageGeometry, between: Callable[[], None] | None = None
+) -> torch.Tensor:
+    """How far in mm the inverse on `grid` is from one in the middle of every fourth of its cells each way, (N,).
+
+    The same as making the inverse and looking between its points, in an eighth of the time.
+
+    Args:
+        field: fixed point -> moving point.
+        grid: of the moving space; see `inverse_grid`.
+        between: called between pieces of work.
+    """
+    axes = [np.arange(0, max(1, n - 1), _EVERY_CELL) for n in grid.size]
+    cells = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, 1, 3)
+    corners = torch.as_tensor(grid.to_lps(cells + np.array(list(itertools.product((0, 1), repeat=3)))))
+    residual = []
+    for start in range(0, len(corners), _CELLS_AT_ONCE):
+        moving = corners[start : start + _CELLS_AT_ONCE]  # (N, 8, 3)
+        flat = moving.reshape(-1, 3)
+        fixed, _ = _solve(field, flat, flat - field.at(flat))
+        # linear in the middle of a cell: the mean of its corners
+        inside, middle = fixed.view_as(moving).mean(1), moving.mean(1)
+        residual.append((field.apply(inside) - middle).norm(dim=-1))
+        if between:
+            between()
+    return torch.cat(residual)
 
 
 def _solve(field: DisplacementField, y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

@@ -201,7 +201,7 @@ def inverse_residual(inverse: DisplacementField, field: DisplacementField) -> Vo
     """How far in mm points land from themselves after `inverse` and `field`: between the inverse's own, the worst."""
     grid = inverse.geometry
     between = grid.coarsened((2, 2, 2)).cropped((0, 0, 0), [max(1, n // 2) for n in grid.size])
-    return inverse_consistency_error(inverse.on(between), field)
+    return inverse_consistency_error(inverse, field, between)
 
 
 def _sampled(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,11 +76,11 @@ class Judge:
         key = name.strip().lower()
         return next((mask for mask in self.references if key and mask.key == key), None)
 
-    def judged(self, segments: Sequence[WarpedSegment], between: Callable[[], None]) -> list[Report]:
+    def judged(self, segments: Iterable[WarpedSegment], between: Callable[[], None]) -> list[Report]:
         """A row for each segment; what cannot be said of it is None. `between` is called between segments."""
         return list(self._rows(segments, between))
 
-    def _rows(self, segments: Sequence[WarpedSegment], between: Callable[[], None]) -> Iterator[Report]:
+    def _rows(self, segments: Iterable[WarpedSegment], between: Callable[[], None]) -> Iterator[Report]:
         for segment in segments:
             after = segment.after.mask()
             yield {

@@ -16,6 +16,7 @@ from pddnet.config import (
     Preset,
     available_presets,
     load_preset,
+    overridden,
     parse_preset,
 )
 from pddnet.errors import InputError
@@ -183,3 +184,47 @@ def test_settings_made_in_code_are_checked_too() -> None:
         replace(load_preset("fast").lattice_levels[0], reach=7)
     with pytest.raises(InputError, match="0 levels"):
         Preset("empty", "", ())
+
+
+def test_nothing_overridden_is_the_preset_itself() -> None:
+    for name in available_presets():
+        assert overridden(load_preset(name)) == load_preset(name)
+
+
+def test_only_the_first_levels_remain() -> None:
+    preset = load_preset("abdomen-ct")
+    assert overridden(preset, levels=3).levels == preset.levels[:3]
+    assert overridden(preset, levels=len(preset.levels)) == preset
+
+
+def test_smoothness_multiplies_couplings_and_divides_the_scale_of_min_convolution() -> None:
+    level = LatticeLevel(step=2, spacing=4, reach=6, features="fine", couplings=(0.1, 0.4), scale=3.0)
+    paper = replace(level, regulariser="min-convolution", couplings=())
+    smoother = overridden(Preset("", "", (level, paper)), smoothness=2.0).lattice_levels
+    assert smoother == (replace(level, couplings=(0.2, 0.8)), replace(paper, scale=1.5))
+
+
+def test_instance_iterations_go_where_the_preset_refines() -> None:
+    lattice = overridden(load_preset("fast"), instance_iterations=7)
+    assert lattice.refinement_iterations == 7
+    cube = overridden(load_preset("pdd-net-2019"), levels=1, instance_iterations=7)
+    assert [level.instance_iterations for level in cube.cube_levels] == [7]
+    assert cube.refinement_iterations == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("fast", {"levels": 0}, "levels is 0 and preset fast has 5; choose 1 to 5, or leave it out"),
+        ("fast", {"levels": 6}, "choose 1 to 5"),
+        ("fast", {"smoothness": 0.0}, "smoothness is 0.0; a number above 0 is needed"),
+        ("fast", {"smoothness": float("nan")}, "a number above 0"),
+        ("fast", {"instance_iterations": -1}, "instance_iterations is -1; 0 .none. or more"),
+        ("pdd-net-2019", {"smoothness": 1.2}, "published network.*leave it at 1, or choose another preset"),
+    ],
+)
+def test_an_override_out_of_range_is_refused_with_what_is_needed(
+    name: str, changes: dict[str, float], message: str
+) -> None:
+    with pytest.raises(InputError, match=message):
+        overridden(load_preset(name), **changes)  # type: ignore[arg-type]

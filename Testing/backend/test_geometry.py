@@ -254,3 +254,34 @@ def test_reordering_to_ras_keeps_every_voxel_where_it_is(
     before = {tuple(np.round(p, 6)) for _, points in slabs(grid) for p in points.reshape(-1, 3).numpy()}
     after = {tuple(np.round(p, 6)) for _, points in slabs(ras) for p in points.reshape(-1, 3).numpy()}
     assert before == after
+
+
+@examples(max_examples=25)
+@given(seeds)
+def test_a_grown_grid_is_the_smallest_of_whole_voxels_that_spans_the_points(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    grid, beyond = random_geometry(rng), float(rng.choice([0.0, 0.5]))
+    points = grid.to_lps(random_index(rng, grid) * rng.uniform(0.5, 2.5) - rng.uniform(0, 6, 3))
+    first, last = grid.index_range(points, beyond)
+    grown = grid.spanning(first, last)
+    index, end = grown.to_index(points), np.subtract(grown.size, 1)
+    assert (index >= -beyond - 1e-5).all()
+    assert (index <= end + beyond + 1e-5).all()
+    for axis in range(3):  # one voxel less on any side would not do, unless that is the grid's own
+        assert first[axis] == 0 or index[:, axis].min() < 1 - beyond + 1e-5
+        assert last[axis] == grid.size[axis] - 1 or index[:, axis].max() > end[axis] - 1 + beyond - 1e-5
+    npt.assert_allclose(grown.to_lps(-np.asarray(first)), grid.origin, atol=1e-9)
+
+
+def test_samples_reach_from_edge_to_edge(oblique_geometry: ImageGeometry) -> None:
+    index = oblique_geometry.to_index(oblique_geometry.samples(5))
+    assert index.shape == (125, 3)
+    npt.assert_allclose(index.min(0), -0.5, atol=1e-9)
+    npt.assert_allclose(index.max(0), np.asarray(oblique_geometry.size) - 0.5, atol=1e-9)
+    assert len(np.unique(index.round(6), axis=0)) == 125
+
+
+def test_right_angles_are_told_from_others(oblique_geometry: ImageGeometry) -> None:
+    assert oblique_geometry.has_right_angles
+    sheared = ImageGeometry((3, 3, 3), direction=((1.0, 0.1, 0.0), (0.0, 0.995, 0.0), (0.0, 0.0, 1.0)))
+    assert not sheared.has_right_angles

@@ -134,3 +134,28 @@ def test_pieces_give_what_the_whole_gives_and_a_caller_can_stop(
         invert(field, oblique_geometry, stop)
     monkeypatch.setattr(module, "_ITERATIONS", 0)  # without Newton's steps it would be the first guess
     assert invert(field, oblique_geometry)[1].data.max() > 0.02
+
+
+def test_the_residual_without_the_inverse_is_that_between_the_inverses_points(
+    oblique_geometry: ImageGeometry,
+) -> None:
+    field = wave(covering_geometry(oblique_geometry), 1.0)
+    grid = oblique_geometry.cropped((0, 0, 0), (6, 10, 10))
+    inverse, _ = invert(field, grid)
+    cells = np.stack(np.meshgrid([0, 4], [0, 4, 8], [0, 4, 8], indexing="ij"), -1).reshape(-1, 3)
+    middle = torch.as_tensor(grid.to_lps(cells + 0.5))
+    expected = (field.apply(inverse.apply(middle)) - middle).norm(dim=-1)
+    assert expected.max() > 0.01
+    torch.testing.assert_close(residual_without_inverse(field, grid), expected, atol=1e-4, rtol=0)
+
+
+def test_the_residual_of_a_shift_is_nothing_and_of_a_wrong_inverse_the_error() -> None:
+    grid = ImageGeometry((8, 9, 10), (2.0, 2.0, 3.0))
+    shift = torch.tensor([3.0, -2.0, 1.0]).expand((*grid.shape, 3))
+    field = DisplacementField(shift, grid)
+    assert residual_without_inverse(field, grid).max() < 1e-4
+    assert inverse_residual(DisplacementField(-shift, grid), field).data.max() < 1e-5
+    torch.testing.assert_close(
+        inverse_residual(DisplacementField(-0.5 * shift, grid), field).data,
+        torch.full((5, 4, 4), 0.5 * 14**0.5),
+    )
