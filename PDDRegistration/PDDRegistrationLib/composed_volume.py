@@ -31,7 +31,7 @@ class ComposedVolume:
 
     def _makeNode(self, fixed: Any, warped: Any) -> Any:
         node = auxiliaryNode(self._scene, "vtkMRMLScalarVolumeNode", self.purpose)
-        node.SetName(f"{fixed.GetName()} | {warped.GetName()}")  # seen in the corner of the slice views
+        node.SetName(f"{fixed.GetName()} + {warped.GetName()}")  # seen in the corner of the slice views
         node.CopyOrientation(fixed)
         node.SetAndObserveTransformNodeID(fixed.GetTransformNodeID())
         if node.GetDisplayNode() is None:

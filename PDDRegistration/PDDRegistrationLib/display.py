@@ -16,16 +16,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import colours, layouts, legend
-from .comparison import (
-    BLEND,
-    CHECKERBOARD,
-    FLICKER,
-    MODES,
-    OFF,
-    PAIRED,
-    REVEAL,
-    Comparison,
-)
+from .comparison import BLEND, CHECKERBOARD, COMPARE_MOVING, FLICKER, MODES, OFF, PAIRED, REVEAL, Comparison
 from .displayed_nodes import DisplayedNodes, without
 from .overlay_set import OverlaySet
 from .scene_watch import SceneWatch
@@ -237,10 +228,13 @@ class ResultDisplay:
         try:
             if self.active:
                 self._watch.start()
+            if self.mode != COMPARE_MOVING:
+                self._viewSet.stopCursor()  # first, or it would take every change of a view for a wish of the user
             self._viewSet.updateLayout(self.mode)
             self._viewSet.updateLayers(self)
             self._overlays.update(self)
-            self._viewSet.updateCursor(self)
+            if self.mode == COMPARE_MOVING:
+                self._viewSet.startCursor(self)
             if not self.active:
                 self._watch.stop()
         finally:

@@ -71,8 +71,8 @@ def showLegend(scene: Any, volume: Any, title: str) -> None:
     node.SetTitleText(title)
     node.SetAndObservePrimaryDisplayNode(volume.GetDisplayNode())
     node.SetNumberOfLabels(5)
-    node.SetLabelFormat("%.1f")
-    node.SetSize(0.14, 0.5)
+    node.SetLabelFormat("%.3g")
+    node.SetSize(0.10, 0.40)
     node.SetPosition(0.98, 0.5)
     volume.AddAndObserveDisplayNodeID(node.GetID())
     node.Modified()  # the views take notice only now
@@ -174,8 +174,9 @@ def showTransform(transform: Any, fixed: Any, kind: str, spacingMm: float, viewI
         levels = np.arange(1, _MOST_LEVELS + 1) * spacingMm
         display.SetContourLevelsMmFromString(" ".join(f"{level:g}" for level in levels))
         display.SetContourResolutionMm(max(2.0, spacingMm / 2))
+    display.SetSliceIntersectionThickness(2)
     display.SetViewNodeIDs(viewIDs)
     display.SetVisibility2D(True)
-    display.SetVisibility3D(kind == "grid")
+    display.SetVisibility3D(False)  # in three dimensions it hides itself, and takes seconds
     display.SetVisibility(True)
     display.EndModify(wasModified)

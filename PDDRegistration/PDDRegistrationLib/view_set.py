@@ -10,6 +10,7 @@ from .cursor import CursorSynchronizer
 from .view_state import ViewState, setComposite
 
 _ADD = 2  # vtkMRMLSliceCompositeNode.Add: black in a colour map leaves the scan as it is
+_MAP_OPACITY = 0.7  # more would wash out what lies beneath
 _LINKED = {"LinkedControl": 1, "HotLinkedControl": 1}
 
 
@@ -71,24 +72,30 @@ class ViewSet:
         elif colourMap is not None and wanted["BackgroundVolumeID"] is None:
             wanted["BackgroundVolumeID"] = display.nodes.fixed.GetID()
         if colourMap is not None:
-            wanted.update(ForegroundVolumeID=colourMap.GetID(), ForegroundOpacity=1.0, Compositing=_ADD)
+            wanted.update(
+                ForegroundVolumeID=colourMap.GetID(), ForegroundOpacity=_MAP_OPACITY, Compositing=_ADD
+            )
         if display.linked or mode == SIDE_BY_SIDE:
             wanted.update(_LINKED)
         return wanted
 
-    def updateCursor(self, display: Any) -> None:
-        """Let the views of the moving scan follow the cursor while they are shown."""
-        if self._cursor is not None and display.mode != COMPARE_MOVING:
+    def stopCursor(self) -> None:
+        """Let the views go where they like."""
+        if self._cursor is not None:
             self._cursor.stop()
             self._cursor = None
-        if self._cursor is None and display.mode == COMPARE_MOVING:
-            pairs = layouts.shownPairs(self._scene)
-            self._cursor = CursorSynchronizer(
-                self._scene,
-                display.nodes.transform,
-                [left for left, _right in pairs],
-                [right for _left, right in pairs],
-                display.nodes.inverse,
-                display.onMessage,
-            )
-            self._cursor.start()
+
+    def startCursor(self, display: Any) -> None:
+        """Let the views of the moving scan follow the cursor in the fixed scan, and the other way round."""
+        if self._cursor is not None:
+            return
+        pairs = layouts.shownPairs(self._scene)
+        self._cursor = CursorSynchronizer(
+            self._scene,
+            display.nodes.transform,
+            [left for left, _right in pairs],
+            [right for _left, right in pairs],
+            display.nodes.inverse,
+            display.onMessage,
+        )
+        self._cursor.start()
