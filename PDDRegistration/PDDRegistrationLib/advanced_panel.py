@@ -20,10 +20,21 @@ from .controls import (
 _BUILT_IN, _PUBLISHED = "", "mind2"  # as `pddnet` names weights
 
 
+def placeWords(device: str) -> str:
+    """Where a registration is computed, in words that go on "runs on ..."."""
+    words = {
+        "auto": _("a graphics card if one can be used, else the processor"),
+        "cpu": _("the processor"),
+        "cuda": _("the graphics card"),
+    }
+    return words.get(device, device)
+
+
 class OutputPanel:
     """Chooses existing nodes to be updated instead of new ones."""
 
     def __init__(self, ui: Any) -> None:
+        self._ui = ui
         self.controls: dict[str, Control] = {
             "outputTransform": nodeControl(ui.outputTransformSelector),
             "outputWarpedVolume": nodeControl(ui.outputVolumeSelector),
@@ -33,7 +44,11 @@ class OutputPanel:
             "inverse": checkBoxControl(ui.inverseCheckBox),
             "outputInverseTransform": nodeControl(ui.outputInverseSelector),
         }
-        connected(ui.inverseCheckBox, "toggled(bool)", ui.outputInverseSelector.setEnabled)
+        connected(ui.inverseCheckBox, "toggled(bool)", self._allowInverse)
+        self._allowInverse(ui.inverseCheckBox.checked)
+
+    def _allowInverse(self, wanted: bool) -> None:
+        self._ui.outputInverseSelector.enabled = self._ui.outputInverseLabel.enabled = wanted
 
 
 class AdvancedPanel:

@@ -34,16 +34,19 @@ def _folding(report: Mapping[str, Any], segments: Sequence[Mapping[str, Any]]) -
     text = _(
         "The deformation folds over itself in {percent:.3g} % of the fixed scan; it cannot be right there."
     )
-    return text.format(percent=percent) + _where(segments, "folding_percent", 0.0)
+    return text.format(percent=percent) + _concerning(_above(segments, "folding_percent", 0.0))
 
 
 def _unsure(report: Mapping[str, Any], segments: Sequence[Mapping[str, Any]]) -> str:
     mean = (report.get("uncertainty_mm") or {}).get("mean") or 0.0
-    where = _where(segments, "uncertainty_mean_mm", UNSURE_MM)
-    if mean <= UNSURE_MM and not where:
+    names = _above(segments, "uncertainty_mean_mm", UNSURE_MM)
+    if mean > UNSURE_MM:
+        text = _("The match is uncertain, by {mean:.1f} mm on average.").format(mean=mean)
+    elif names:
+        text = _("The match is uncertain in parts, by more than {limit:.0f} mm.").format(limit=UNSURE_MM)
+    else:
         return ""
-    text = _("The match is uncertain: by {mean:.1f} mm on average over the scan.")
-    return text.format(mean=mean) + where
+    return text + _concerning(names)
 
 
 def _worse(segments: Sequence[Mapping[str, Any]]) -> str:
@@ -75,8 +78,11 @@ def _inexactInverse(report: Mapping[str, Any]) -> str:
     ).format(mean=mean)
 
 
-def _where(segments: Sequence[Mapping[str, Any]], key: str, limit: float) -> str:
-    names = [segment["name"] for segment in segments if (segment.get(key) or 0.0) > limit]
+def _above(segments: Sequence[Mapping[str, Any]], key: str, limit: float) -> list[str]:
+    return [segment["name"] for segment in segments if (segment.get(key) or 0.0) > limit]
+
+
+def _concerning(names: Sequence[str]) -> str:
     return " " + _("Concerns: {names}.").format(names=_listed(names)) if names else ""
 
 

@@ -13,6 +13,7 @@ from slicer.i18n import tr as _
 from .controls import connected
 
 _CLOCK_MS = 500
+_WRONG_STYLE = "color: #c02020"
 
 
 class RunPanel:
@@ -49,8 +50,9 @@ class RunPanel:
             self._ui.registerButton.enabled = not reason
             self._ui.registerButton.toolTip = reason or self._tip
 
-    def say(self, text: str) -> None:
-        """One line below the button."""
+    def say(self, text: str, wrong: bool = False) -> None:
+        """A few words below the button; `wrong`: something failed."""
+        self._ui.statusLabel.styleSheet = _WRONG_STYLE if wrong else ""
         self._ui.statusLabel.text = text
         self._ui.statusLabel.visible = bool(text)
 
@@ -94,7 +96,8 @@ class RunPanel:
 
     def fail(self, error: Exception) -> None:
         """Tell the user what went wrong, with everything that is known of it."""
-        self._over(_("Failed: {reason}").format(reason=str(error)))
+        self._over("")
+        self.say(_("Failed: {reason}").format(reason=str(error)), wrong=True)
         details = getattr(error, "details", "") or "".join(traceback.format_exception(error))
         slicer.util.errorDisplay(str(error), windowTitle=_("Registration failed"), detailedText=details)
 

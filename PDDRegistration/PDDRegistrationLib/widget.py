@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from pddnet.errors import InputError
 from pddnet.memory import available_memory_mb
 
-from .advanced_panel import AdvancedPanel, OutputPanel
+from .advanced_panel import AdvancedPanel, OutputPanel, placeWords
 from .dependencies import Installer
 from .display import DisplayedNodes, ResultDisplay
 from .event_loop import QtEventLoop
@@ -195,10 +195,8 @@ class RegistrationPanel:
             needed = self.logic.estimate(inputs, settings)
         except InputError as error:
             return str(error)
-        return _(
-            "Needs up to {needed:.1f} GB of memory ({free:.1f} GB are free). Computed on: {device}."
-        ).format(
-            needed=needed / 1000, free=available_memory_mb() / 1000, device=self.ui.deviceComboBox.currentText
+        return _("Needs up to {needed:.1f} GB of memory; {free:.1f} GB are free. Runs on {place}.").format(
+            needed=needed / 1000, free=available_memory_mb() / 1000, place=placeWords(settings.device)
         )
 
     def _onBusy(self, busy: bool) -> None:
