@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import csv
 import os
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,7 +26,7 @@ def makeQualityTable(report: Report) -> Any:
     node = slicer.vtkMRMLTableNode()
     node.SetUseColumnTitleAsColumnHeader(True)
     for column, cells in _filled(report):
-        array = _array(cells)
+        array = _array(column, cells)
         array.SetName(column.name)
         node.AddColumn(array)
         node.SetColumnTitle(column.name, column.header)
@@ -44,9 +43,7 @@ def summaryRows(report: Report) -> list[tuple[str, str, str]]:
     for column in columns():
         cell = column.forAll(report)
         if cell is not None and not column.name.startswith("segment"):
-            rows.append(
-                (column.title, cell if isinstance(cell, str) else f"{cell:.{column.decimals}f}", column.unit)
-            )
+            rows.append((column.title, column.text(cell), column.unit))
     return rows
 
 
@@ -58,19 +55,19 @@ def writeCsv(report: Report, path: str | Path) -> None:
     """
     path = Path(path)
     filled = _filled(report)
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.new")
     try:
-        with open(
-            handle, "w", encoding="utf-8-sig", newline=""
-        ) as stream:  # with the mark Excel knows UTF-8 by
+        with temporary.open(
+            "w", encoding="utf-8-sig", newline=""
+        ) as stream:  # the mark tells Excel that it is UTF-8
             writer = csv.writer(stream)
             writer.writerow(column.header for column, _cells in filled)
-            for row in zip(*(cells for _column, cells in filled), strict=True):
-                writer.writerow("" if cell is None else cell for cell in row)
+            writer.writerows(
+                zip(*([column.text(cell) for cell in cells] for column, cells in filled), strict=True)
+            )
         os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
 def _filled(report: Report) -> list[tuple[Column, list[Cell]]]:
@@ -83,9 +80,9 @@ def _filled(report: Report) -> list[tuple[Column, list[Cell]]]:
     return [(column, cells) for column, cells in table if any(cell is not None for cell in cells)]
 
 
-def _array(cells: Sequence[Cell]) -> vtk.vtkAbstractArray:
+def _array(column: Column, cells: Sequence[Cell]) -> vtk.vtkAbstractArray:
     numbers = all(isinstance(cell, float) for cell in cells)
     array = vtk.vtkDoubleArray() if numbers else vtk.vtkStringArray()
     for cell in cells:
-        array.InsertNextValue(cell if numbers else "" if cell is None else str(cell))
+        array.InsertNextValue(cell if numbers else column.text(cell))
     return array

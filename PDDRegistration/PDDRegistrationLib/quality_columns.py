@@ -45,6 +45,12 @@ class Column:
         """The cell of one entry of the report's segments."""
         return self._cell(segment.get(self.segment)) if self.segment else None
 
+    def text(self, cell: Cell) -> str:
+        """A cell as text, "" for none."""
+        if cell is None or isinstance(cell, str):
+            return cell or ""
+        return f"{cell:.{self.decimals}f}"
+
     def _cell(self, value: Any) -> Cell:
         if isinstance(value, str):
             return value
@@ -62,11 +68,12 @@ def columns() -> list[Column]:
 
 
 def _names() -> list[Column]:
+    """The first cell of a row must not be empty: Slicer's reader of tables would leave it out and shift the others."""
     return [
+        Column("segment", _("Segment"), _("Its name."), lambda _report: _("(all)"), "name"),
         Column(
             "segmentation", _("Segmentation"), _("The segmentation it belongs to."), _nothing, "segmentation"
         ),
-        Column("segment", _("Segment"), _("Its name."), lambda _report: _("(all)"), "name"),
     ]
 
 
