@@ -76,3 +76,17 @@ def _volumes(node):
             share = f" ({composite.GetForegroundOpacity():.0%})" if letter == "F" else ""
             parts.append(f"{letter}: {volume.GetName()}{share}")
     return "   ".join(parts)
+
+
+def pixelOf(sliceNode, ras):
+    """(row, column) of a point in world RAS mm in the picture of a slice view."""
+    toXy = vtk.vtkMatrix4x4()
+    vtk.vtkMatrix4x4.Invert(sliceNode.GetXYToRAS(), toXy)
+    x, y, _, _ = toXy.MultiplyPoint([*ras, 1.0])
+    return sliceNode.GetDimensions()[1] - 1 - round(y), round(x)
+
+
+def colourAt(image, sliceNode, ras):
+    """(red, green, blue) as int at a point in world RAS mm."""
+    row, column = pixelOf(sliceNode, ras)
+    return image[row, column].astype(int)

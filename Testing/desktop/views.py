@@ -60,7 +60,7 @@ _missing: str | None = None
 
 
 class LayoutManager:
-    """Stand-in of qSlicerLayoutManager; `slicer.app.setLayoutManager(LayoutManager(scene))`, and `close()` at the end."""
+    """Stand-in of qSlicerLayoutManager; give one to `slicer.app.setLayoutManager`, and `close()` it."""
 
     def __init__(self, scene, size=(640, 480)):
         """`size`: width and height in pixels of the whole area."""
