@@ -48,7 +48,8 @@ class WorldFrames:
         through = sequence(self.world_to_fixed, found, self.moving_to_world)
         assert through is not None  # `found` is there
         if self.fixed_to_world is None:
-            return DisplacementField.sampled(through, found.geometry, fixed).covering_fixed()
+            lattice = found.geometry.spanning(*found.geometry.index_range(fixed.corners()))
+            return DisplacementField.sampled(through, lattice, fixed)
         box = box_in_world(fixed, self.fixed_to_world, min(found.geometry.spacing))
         return DisplacementField.sampled(through, box)
 

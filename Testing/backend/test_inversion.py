@@ -9,7 +9,8 @@ import torch
 from backend.awkward import affine_field, covering_geometry
 from pddnet import inversion as module
 from pddnet.geometry import ImageGeometry, transform_points
-from pddnet.inversion import invert
+from pddnet.inversion import invert, residual_without_inverse
+from pddnet.metrics import inverse_residual
 from pddnet.points import slabs
 from pddnet.warp import DisplacementField
 
@@ -145,8 +146,10 @@ def test_the_residual_without_the_inverse_is_that_between_the_inverses_points(
     cells = np.stack(np.meshgrid([0, 4], [0, 4, 8], [0, 4, 8], indexing="ij"), -1).reshape(-1, 3)
     middle = torch.as_tensor(grid.to_lps(cells + 0.5))
     expected = (field.apply(inverse.apply(middle)) - middle).norm(dim=-1)
-    assert expected.max() > 0.01
-    torch.testing.assert_close(residual_without_inverse(field, grid), expected, atol=1e-4, rtol=0)
+    assert expected.max() > 0.02
+    torch.testing.assert_close(
+        residual_without_inverse(field, grid), expected, atol=2e-3, rtol=0
+    )  # Newton's tolerance twice
 
 
 def test_the_residual_of_a_shift_is_nothing_and_of_a_wrong_inverse_the_error() -> None:
