@@ -12,7 +12,7 @@ from pddnet import job, job_events
 from pddnet.errors import RegistrationCancelled
 
 from . import checks, mrml_conversion
-from .registration_run import Steps, registrationSteps, workerSteps
+from .registration_run import MakeRun, Steps, registrationSteps, workerSteps
 from .runner import WorkerRun
 from .settings import RegistrationError, RegistrationInputs, RegistrationOutputs, RegistrationSettings
 from .task import Callbacks, Task, TaskProgress
@@ -37,7 +37,7 @@ class RegistrationLogic:
         self,
         scene: Any,
         eventLoop: Any = None,
-        makeRun: Callable[[RegistrationSettings], WorkerRun] = WorkerRun.forSettings,
+        makeRun: MakeRun = WorkerRun.forSettings,
     ) -> None:
         self._scene = scene
         self._eventLoop = eventLoop
@@ -86,7 +86,7 @@ class RegistrationLogic:
         callbacks = Callbacks(onProgress, onFinished, onFailed, onCancelled)
 
         def work(task: Task) -> Steps:
-            return registrationSteps(task, self._scene, self._makeRun(settings), inputs, settings, wanted)
+            return registrationSteps(task, self._scene, self._makeRun, inputs, settings, wanted)
 
         return self._started(work, callbacks, blocking)
 
@@ -142,7 +142,7 @@ class RegistrationLogic:
         callbacks: dict[str, Any],
     ) -> Any:
         def work(task: Task) -> Steps:
-            return workerSteps(task, self._makeRun(settings or RegistrationSettings()), request, then)
+            return workerSteps(task, self._makeRun, settings or RegistrationSettings(), request, then)
 
         return self._started(work, Callbacks(**callbacks), blocking)
 

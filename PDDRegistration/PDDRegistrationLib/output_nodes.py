@@ -80,7 +80,18 @@ def _placeAll(
         inverseTransform=placed(made.inverseTransform, wanted.inverseTransform)
         if made.inverseTransform
         else None,
-        qualityTable=placed(made.qualityTable, wanted.qualityTable),
+        qualityTable=placed(made.qualityTable, wanted.qualityTable or _tableOf(scene, wanted.transform)),
+    )
+
+
+def _tableOf(scene: Any, transform: Any) -> Any:
+    """The quality table of an earlier run that updated the same transform: it would describe what is gone."""
+    tables = [
+        scene.GetNthNodeByClass(number, "vtkMRMLTableNode")
+        for number in range(scene.GetNumberOfNodesByClass("vtkMRMLTableNode"))
+    ]
+    return next(
+        (node for node in tables if transform and node.GetNodeReference(TRANSFORM_ROLE) is transform), None
     )
 
 

@@ -23,18 +23,20 @@ from .settings import RegistrationError, RegistrationInputs, RegistrationOutputs
 from .task import WAITING, Task
 
 Steps = Generator[Any, None, Any]
+MakeRun = Callable[[RegistrationSettings], WorkerRun]
 _EXPORTED, _COMPUTED = 0.05, 0.95  # shares of the progress bar
 
 
 def registrationSteps(
     task: Task,
     scene: Any,
-    run: WorkerRun,
+    makeRun: MakeRun,
     inputs: RegistrationInputs,
     settings: RegistrationSettings,
     wanted: RegistrationOutputs,
 ) -> Steps:
     """Register; returns the `RegistrationOutputs`, already in the scene."""
+    run = makeRun(settings)  # here: a generator that is closed before its first step makes nothing
     try:
         if settings.python:
             task.tell("check", 0.0, _("Looking at the Python environment"))
@@ -59,8 +61,15 @@ def registrationSteps(
         run.close()
 
 
-def workerSteps(task: Task, run: WorkerRun, request: job.Request, then: Callable[..., Steps]) -> Steps:
+def workerSteps(
+    task: Task,
+    makeRun: MakeRun,
+    settings: RegistrationSettings,
+    request: job.Request,
+    then: Callable[..., Steps],
+) -> Steps:
     """Send any other request; `then(folder, answer)` makes of the answer what is returned."""
+    run = makeRun(settings)
     try:
         answer = yield from _answered(task, run, request)
         return (yield from then(run.folder, answer))

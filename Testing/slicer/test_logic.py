@@ -176,6 +176,13 @@ def test_cancel_answers_within_a_second_and_leaves_nothing(scene, pair, temporar
     assert children() <= running
 
 
+def test_cancel_before_the_first_poll_makes_no_folder(scene, pair, temporary):
+    task = RegistrationLogic(scene).register(pair.fixed, pair.moving, blocking=False, **QUICK)
+    task.cancel()
+    assert task.state == "cancelled"
+    assert folders_of_runs(temporary) == []
+
+
 def test_a_run_whose_input_was_removed_says_so_and_adds_nothing(scene, pair):
     task = RegistrationLogic(scene).register(pair.fixed, pair.moving, blocking=False, **QUICK)
     task.poll()
