@@ -15,7 +15,7 @@ from .array_steps import writeArray
 from .mrml_geometry import frameOf, geometryOfVolume, ijkToRas, transformBetween, voxelsOf
 from .mrml_segmentations import Grid, layersOf
 
-_POINTS_AT_ONCE = 30_000  # some milliseconds
+_POINTS_AT_ONCE = 10_000  # some milliseconds
 
 
 def exportMask(node: Any, folder: Path, name: str, scan: Any) -> Generator[None, None, ImageFile]:

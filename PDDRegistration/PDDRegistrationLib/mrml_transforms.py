@@ -27,7 +27,7 @@ from .mrml_geometry import (
 )
 
 _POINTS_AT_ONCE = 4000  # some milliseconds, also for an inverse that is found by iteration
-_MOST_POINTS = 1_000_000
+_MOST_POINTS = 3_000_000  # 36 MB; needed for control points 20 mm apart across a whole body
 _SPACINGS_MM = (32.0, 16.0, 8.0, 4.0, 2.0, 1.0)
 _TOLERANCE_MM = 0.02  # at the places tried; elsewhere it may be a few times as much
 _PLACES = 200
@@ -79,9 +79,9 @@ def makeGridTransform(file: ImageFile, folder: Path) -> Generator[None, None, An
         return allocate(image, file.geometry.shape, dtype, 3)
 
     vectors = yield from readArray(path_of(folder, file.array, "displacements"), "displacements", memory)
-    for plane in vectors:  # few: a lattice is coarser than a scan
+    for plane in vectors:
         plane[..., :2] *= -1  # LPS to RAS
-    yield
+        yield
     node = slicer.vtkMRMLGridTransformNode()
     node.SetAndObserveTransformFromParent(_gridTransform(image, file.geometry))
     return node
