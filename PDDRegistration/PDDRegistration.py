@@ -91,7 +91,7 @@ class PDDRegistrationLogic(RegistrationLogic, ScriptedLoadableModuleLogic):
 
 
 class PDDRegistrationTest(ScriptedLoadableModuleTest):
-    """Run by Reload & Test: the core of the module on made-up scans, in less than a minute."""
+    """Run by Reload & Test: the core of the module on small made-up scans; takes a minute."""
 
     def setUp(self):
         slicer.mrmlScene.Clear()

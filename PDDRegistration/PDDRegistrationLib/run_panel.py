@@ -68,7 +68,10 @@ class RunPanel:
 
         def finished(outputs: Any) -> None:
             self._over("")
-            onFinished(outputs)
+            try:
+                onFinished(outputs)
+            except Exception as error:  # the results are there, but cannot be shown: the user is told
+                self.fail(error)
 
         try:
             task = begin(

@@ -135,8 +135,8 @@ def openPanel(scene, logic=None, makeInstaller=DrivenInstaller):
         yield panel
     finally:
         panel.close()
-        panel.widget.deleteLater()
         slicer.app.processEvents()
+        panel.widget.delete()
 
 
 def volume(name, size=(10, 12, 14)):
