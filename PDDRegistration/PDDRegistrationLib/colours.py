@@ -10,6 +10,7 @@ import slicer
 from .auxiliary import auxiliaryNode
 
 JACOBIAN_RANGE = (0.0, 2.0)  # determinants of the first and the last colour
+DISPLACEMENT = "displacement colours"
 FOLDING_COLOUR = (0.95, 0.05, 0.05)
 _ENTRIES = 256
 # (log2 of the determinant, red, green, blue): blue shrinks, red grows, as is usual; dark where nothing changes
@@ -28,6 +29,14 @@ _UNCERTAINTY = (
     (0.5, 0.70, 0.15, 0.35),
     (0.75, 0.95, 0.45, 0.10),
     (1.0, 1.0, 0.95, 0.45),
+)
+# (mm, red, green, blue)
+_DISPLACEMENT = (
+    (0.0, 0.35, 0.60, 0.95),
+    (3.0, 0.30, 0.90, 0.85),
+    (8.0, 0.95, 0.95, 0.30),
+    (15.0, 1.0, 0.55, 0.10),
+    (25.0, 1.0, 0.20, 0.20),
 )
 
 
@@ -53,6 +62,17 @@ def _table(scene: Any, purpose: str, at: Any, names: Any, knots: Any) -> Any:
         node.SetNumberOfColors(_ENTRIES)
         for index, (red, green, blue) in enumerate(zip(*channels, strict=True)):
             node.SetColor(index, f"{names[index]:.3f}", red, green, blue, 1.0)
+    return node
+
+
+def displacementColours(scene: Any) -> Any:
+    """The colour node of displacements in mm. Slicer's own begins with a grey that cannot be seen on soft tissue."""
+    node = auxiliaryNode(scene, "vtkMRMLProceduralColorNode", DISPLACEMENT, saved=True)
+    function = node.GetColorTransferFunction()
+    if function.GetSize() != len(_DISPLACEMENT):
+        function.RemoveAllPoints()
+        for knot in _DISPLACEMENT:
+            function.AddRGBPoint(*knot)
     return node
 
 

@@ -28,38 +28,37 @@ def modeText(mode: str, nodes: Any, flipped: bool) -> str:
     """What a mode shows, "" when it is off."""
     fixed, moving = nodes.fixed.GetName(), nodes.moving.GetName()
     warped = nodes.warped.GetName() if nodes.warped is not None else ""
-    return {
+    text = {
         BLEND: _("Blend: {warped} over {fixed}"),
         SIDE_BY_SIDE: _("Left: {fixed}. Right: {warped}"),
-        CHECKERBOARD: _("Checkerboard: tiles of {fixed} and {warped} in turn, beginning with {fixed}"),
+        CHECKERBOARD: _("Checkerboard: tiles of {fixed} and {warped} in turn"),
         REVEAL: _("Left of the border: {fixed}. Right of it: {warped}"),
         FLICKER: _("Flicker: {warped}") if flipped else _("Flicker: {fixed}"),
-        COMPARE_MOVING: _(
-            "Left: {fixed}. Right: {moving}, undeformed, with the cursor's corresponding point"
-        ),
-    }.get(mode, "").format(fixed=fixed, moving=moving, warped=warped)
+        COMPARE_MOVING: _("Left: {fixed}. Right: {moving}, undeformed; the cursor's place is marked there"),
+    }.get(mode, "")
+    return text.format(fixed=fixed, moving=moving, warped=warped)
 
 
 def transformText(kind: str, spacingMm: float) -> str:
     """What the drawing of the transform means, "" when it is off."""
-    return {
+    text = {
         "grid": _(
-            "Grid: a regular grid of the moving scan, lines {mm:g} mm apart, where it lies in the fixed scan"
+            "Grid: a regular grid of the moving scan, {mm:g} mm apart, where it lies in the fixed scan"
         ),
         "arrows": _(
-            "Arrows, {mm:g} mm apart: from where tissue is in the moving scan to where it is in the fixed one"
+            "Arrows, {mm:g} mm apart: from a place in the moving scan to the same tissue in the fixed one"
         ),
         "contours": _("Contours: displacement in steps of {mm:g} mm"),
-    }.get(kind, "").format(mm=spacingMm)
+    }.get(kind, "")
+    return text.format(mm=spacingMm)
 
 
 def foldingText(count: int, total: int) -> str:
     """How much folds."""
     if not count:
         return _("Folding: none")
-    return _(
-        "Folding (red): {count} voxels, {percent:.3g} % of the volume, where the determinant is not positive"
-    ).format(count=count, percent=100 * count / total)
+    text = _("Folding (red): {count} voxels, {percent:.3g} % of the volume")
+    return text.format(count=count, percent=100 * count / total)
 
 
 def outlinesText(hasFixed: bool, hasWarped: bool) -> str:

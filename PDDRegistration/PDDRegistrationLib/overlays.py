@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from .auxiliary import PURPOSE, auxiliaryNode, auxiliaryNodes, findAuxiliary, removeAuxiliary, removeNode
-from .colours import FOLDING_COLOUR
+from .colours import DISPLACEMENT, FOLDING_COLOUR, displacementColours
 from .view_state import ViewState
 
 FOLDING, LEGEND, OUTLINE = "folding", "colour legend", "outline of "
@@ -143,7 +143,9 @@ def hideOutlines(scene: Any) -> None:
             removeNode(scene, node)
 
 
-def showTransform(transform: Any, fixed: Any, kind: str, spacingMm: float, viewIDs: list[str]) -> None:
+def showTransform(
+    scene: Any, transform: Any, fixed: Any, kind: str, spacingMm: float, viewIDs: list[str]
+) -> None:
     """Draw the transform over the fixed scan's region as "grid", "arrows" or "contours".
 
     `spacingMm` is the distance between lines or arrows; for contours the step between the displacements drawn.
@@ -158,6 +160,7 @@ def showTransform(transform: Any, fixed: Any, kind: str, spacingMm: float, viewI
         "contours": display.VIS_MODE_CONTOUR,
     }
     display.SetVisualizationMode(modes[kind])
+    display.SetAndObserveColorNodeID(displacementColours(scene).GetID())
     display.SetAndObserveRegionNode(fixed)
     if kind == "grid":
         display.SetGridSpacingMm(spacingMm)
@@ -180,3 +183,8 @@ def showTransform(transform: Any, fixed: Any, kind: str, spacingMm: float, viewI
     display.SetVisibility3D(False)  # in three dimensions it hides itself, and takes seconds
     display.SetVisibility(True)
     display.EndModify(wasModified)
+
+
+def forgetTransformColours(scene: Any) -> None:
+    """The colours of the transform's drawing, once nothing is drawn in them."""
+    removeAuxiliary(scene, DISPLACEMENT)
