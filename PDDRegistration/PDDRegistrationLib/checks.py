@@ -65,6 +65,11 @@ def _togetherProblem(inputs: RegistrationInputs) -> str:
             return _("The segmentation {name} is empty; uncheck it or add segments.").format(
                 name=node.GetName()
             )
+    if inputs.initialTransform is not None and _isUnder(inputs.moving, inputs.initialTransform):
+        return _(
+            "The moving volume {name} is under the initial transform {transform} already, which would count twice; "
+            "choose no initial transform under Advanced."
+        ).format(name=inputs.moving.GetName(), transform=inputs.initialTransform.GetName())
     return _landmarkProblem(inputs.fixedLandmarks, inputs.movingLandmarks)
 
 
@@ -74,12 +79,23 @@ def _isEmpty(node: Any) -> bool:
     return node.GetImageData() is None
 
 
+def _isUnder(node: Any, transform: Any) -> bool:
+    parent = node.GetParentTransformNode()
+    return parent is not None and (parent is transform or _isUnder(parent, transform))
+
+
 def _landmarkProblem(fixed: Any, moving: Any) -> str:
     if fixed is None and moving is None:
         return ""
     if fixed is None or moving is None:
         return _("Landmarks need two point lists; choose the other one under Quality, or none.")
-    counts = [len(mrml_conversion.landmarkPoints(node)) for node in (fixed, moving)]
+    for node in (fixed, moving):
+        if node.GetNumberOfDefinedControlPoints() < node.GetNumberOfControlPoints():
+            return _(
+                "The landmark list {name} has points without a position, so that pairs cannot be told; place or "
+                "delete them."
+            ).format(name=node.GetName())
+    counts = [node.GetNumberOfControlPoints() for node in (fixed, moving)]
     if counts[0] != counts[1] or not counts[0]:
         return _(
             "The landmark lists {fixed} and {moving} have {first} and {second} points; equally many are needed, one "

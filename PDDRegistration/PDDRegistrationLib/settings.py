@@ -47,7 +47,7 @@ class RegistrationInputs:
     movingLandmarks: Any = None
     fixedMask: Any = None
     movingMask: Any = None
-    initialTransform: Any = None  # transform node: takes fixed points to moving points, in the world
+    initialTransform: Any = None  # transform node as it would be applied to the moving volume
 
 
 @dataclass

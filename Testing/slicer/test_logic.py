@@ -213,6 +213,9 @@ def test_errors_of_the_worker_reach_the_caller_and_leave_the_scene_as_it_was(sce
         ({"fixed": "vector"}, "3 values per voxel"),
         ({"fixed": "slice"}, "2 or more along each axis"),
         ({"fixedLandmarks": "points"}, "Landmarks need two point lists"),
+        ({"fixedLandmarks": "points", "movingLandmarks": "points"}, "0 and 0 points"),
+        ({"fixedLandmarks": "point", "movingLandmarks": "unplaced"}, "without a position"),
+        ({"moving": "moved", "initialTransform": "shift"}, "count twice"),
         ({"levels": 99}, "levels"),
         ({"smoothness": 0.0}, "smoothness"),
         ({"preset": "nonsense"}, "preset 'nonsense' is not known"),
@@ -221,8 +224,19 @@ def test_errors_of_the_worker_reach_the_caller_and_leave_the_scene_as_it_was(sce
 def test_what_cannot_be_registered_is_told_before_anything_starts(scene, pair, change, words):
     vector = scene.AddNewNodeByClass("vtkMRMLVectorVolumeNode", "vector")
     slicer.util.updateVolumeFromArray(vector, np.zeros((4, 4, 4, 3), np.uint8))
+    point, unplaced = (scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode") for _ in range(2))
+    point.AddControlPoint(1.0, 2.0, 3.0)
+    unplaced.AddControlPoint(1.0, 2.0, 3.0)
+    unplaced.UnsetNthControlPointPosition(0)
+    shift = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", "shift")
+    moved = slicer.util.addVolumeFromArray(np.zeros((8, 8, 8), np.int16), name="moved")
+    moved.SetAndObserveTransformNodeID(shift.GetID())
     known = {
         "fixed": pair.fixed,
+        "point": point,
+        "unplaced": unplaced,
+        "moved": moved,
+        "shift": shift,
         "empty": scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode", "empty"),
         "vector": vector,
         "slice": slicer.util.addVolumeFromArray(np.zeros((1, 8, 8), np.int16)),
