@@ -54,6 +54,11 @@ class ViewControls:
         self._display.setNodes(nodes)
         self.update()
 
+    def exit(self) -> None:
+        """The user leaves the module: what is shown stays, but nothing flickers in other modules."""
+        if self._display.mode == "flicker":
+            self._do(self._display.setMode, "off")
+
     def close(self) -> None:
         """Bring the views back and let go of them."""
         self._timer.stop()

@@ -14,8 +14,10 @@ from pddnet.memory import available_memory_mb
 from .advanced_panel import AdvancedPanel, OutputPanel, placeWords
 from .dependencies import Installer
 from .display import DisplayedNodes, ResultDisplay
+from .doubts import doubts
 from .event_loop import QtEventLoop
 from .input_panel import InputPanel
+from .input_watch import InputWatch
 from .parameter_panel import ParameterPanel
 from .quality_panel import QualityPanel
 from .run_panel import RunPanel, clock
@@ -80,8 +82,9 @@ class RegistrationPanel:
             self.inputs.controls | self.outputs.controls | self.quality.controls | self.advanced.controls
         )
         widget.setMRMLScene(scene)
+        self._watch = InputWatch(eventLoop, self._showState)
         self.parameterPanel = ParameterPanel(
-            ui.registrationSelector, controls, scene, eventLoop, self._showState, self._showResult
+            ui.registrationSelector, controls, scene, eventLoop, self._showState, self._onRegistrationChosen
         )
         self._showState()
 
@@ -98,11 +101,13 @@ class RegistrationPanel:
     def exit(self) -> None:
         """The user has left for another module; a running registration goes on."""
         self.parameterPanel.exit()
+        self.view.exit()
 
     def close(self) -> None:
         """Before the widget goes: end what runs, bring the views back, let go of the scene."""
         self.run.close()
         self.view.close()
+        self._watch.close()
         self.parameterPanel.close()
 
     # --- registering
@@ -123,7 +128,11 @@ class RegistrationPanel:
         self.parameters.setResult(outputs)
         self._showResult()
         self.ui.viewSection.collapsed = self.ui.qualitySection.collapsed = False
-        self.run.say(_("Finished in {time} min.").format(time=clock(outputs.report.get("seconds") or 0.0)))
+        text = _("Finished in {time} min.").format(time=clock(outputs.report.get("seconds") or 0.0))
+        warnings = len(doubts(outputs.report))
+        self.run.say(
+            text + " " + _("Warnings: {count}, see Quality.").format(count=warnings) if warnings else text
+        )
 
     def _installed(self, settings: RegistrationSettings) -> bool:
         """Whether the worker has what it needs; asks to install it, and tells what went wrong."""
@@ -183,9 +192,12 @@ class RegistrationPanel:
     def _showState(self) -> None:
         """Whether Register makes sense, why not, and what it will need."""
         if self.parameters is None:
+            self._watch.watch([])
             self.run.allow(_("The module is not shown, or the scene is being closed."))
             return
         inputs, settings = self.parameters.inputs(), self.parameters.settings()
+        nodes = vars(inputs) | {"segmentations": None}
+        self._watch.watch([*nodes.values(), *inputs.segmentations])
         problem = self.logic.problem(inputs, settings)
         self.run.allow(problem)
         self.ui.estimateLabel.text = problem or self._estimate(inputs, settings)
@@ -206,10 +218,16 @@ class RegistrationPanel:
         if not busy:
             self._showState()
 
-    def _showResult(self) -> None:
-        """Fill the sections View and Quality from the last run of the registration shown."""
+    def _onRegistrationChosen(self) -> None:
+        """Another registration is shown, or none while the scene is closed."""
         if self.parameters is None:
             self.run.cancel()
+        else:
+            self.run.say(" ".join(self.parameters.problems()), wrong=True)
+        self._showResult()
+
+    def _showResult(self) -> None:
+        """Fill the sections View and Quality from the last run of the registration shown."""
         result = self.parameters.result() if self.parameters is not None else RegistrationOutputs()
         self.result = result if result.report else None
         self.quality.show(result.qualityTable, result.report)

@@ -182,3 +182,11 @@ def test_nothing_is_made_in_a_scene_while_the_user_is_elsewhere(panel, scene):
     assert not RegistrationParameters.all(scene)
     panel.enter()
     assert len(RegistrationParameters.all(scene)) == 1
+
+
+def test_a_damaged_parameter_is_told(panel, scene):
+    other = RegistrationParameters.create(scene, "other")
+    other.node.SetParameter("levels", "many")
+    panel.ui.registrationSelector.setCurrentNode(other.node)
+    assert "levels" in panel.ui.statusLabel.text
+    assert panel.ui.levelsSpinBox.text == "All"

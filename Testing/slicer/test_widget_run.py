@@ -7,7 +7,7 @@ import time
 import pytest
 import slicer
 
-from desktop.panel import openPanel, result, segmentation, volume
+from desktop.panel import REPORT, openPanel, result, segmentation, volume
 from PDDRegistrationLib.settings import RegistrationError
 
 
@@ -249,3 +249,28 @@ def test_without_a_network_the_user_is_told_what_else_there_is(panel, dialogs, m
     panel.ui.sampleButton.menu().actions()[0].trigger()
     assert "synthetic" in dialogs[0][0]
     assert panel.ui.fixedSelector.currentNode() is None
+
+
+def test_points_set_while_the_panel_is_open_are_noticed(ready, scene, qtbot):
+    asked = []
+    ready.logic.problem = lambda inputs, _settings: asked.append(inputs) or ""
+    points = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "points")
+    ready.ui.fixedLandmarksSelector.setCurrentNode(points)
+    asked.clear()
+    for number in range(5):
+        points.AddControlPoint(number, 0.0, 0.0)
+    qtbot.waitUntil(lambda: bool(asked), timeout=2000)
+    assert len(asked) == 1  # once for all five
+    ready.ui.fixedLandmarksSelector.setCurrentNode(None)
+    asked.clear()
+    points.AddControlPoint(9.0, 0.0, 0.0)
+    qtbot.wait(200)
+    assert not asked
+
+
+def test_warnings_are_announced_below_the_button(running):
+    fixed, moving = running.ui.fixedSelector.currentNode(), running.ui.movingSelector.currentNode()
+    running.logic.finish(result(fixed, moving, REPORT | {"folding_percent": 0.2}))
+    assert "Warnings: 1, see Quality" in running.ui.statusLabel.text
+    assert "folds" in running.ui.warningsLabel.text
+    assert running.ui.warningsLabel.visible

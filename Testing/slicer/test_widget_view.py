@@ -108,6 +108,13 @@ def test_flicker_stops_when_something_else_is_shown(panel):
     assert not panel.view._timer.active
 
 
+def test_nothing_flickers_in_other_modules(panel):
+    panel.ui.flickerButton.click()
+    panel.exit()
+    assert not panel.view._timer.active
+    assert not panel.ui.flickerButton.checked
+
+
 def test_back_takes_everything_away(panel):
     ui = panel.ui
     for button in (ui.checkerboardButton, ui.gridButton, ui.foldingButton, ui.linkedCheckBox):
