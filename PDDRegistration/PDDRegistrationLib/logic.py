@@ -12,6 +12,7 @@ from pddnet import job, job_events
 from pddnet.errors import RegistrationCancelled
 
 from . import checks, mrml_conversion
+from .output_nodes import addSyntheticPair
 from .registration_run import MakeRun, Steps, registrationSteps, workerSteps
 from .runner import WorkerRun
 from .settings import RegistrationError, RegistrationInputs, RegistrationOutputs, RegistrationSettings
@@ -129,7 +130,7 @@ class RegistrationLogic:
 
         def then(folder: Path, answer: job_events.Succeeded) -> Steps:
             nodes = yield from mrml_conversion.makeSyntheticPair(job.synthetic_files(answer), folder)
-            return {role: self._scene.AddNode(node) for role, node in nodes.items()}
+            return addSyntheticPair(self._scene, nodes)
 
         return self._asked(request or job.SyntheticRequest(), then, settings, blocking, callbacks)
 

@@ -15,6 +15,7 @@ from .settings import RegistrationInputs, RegistrationOutputs, RegistrationSetti
 
 PROVENANCE = "PDDRegistration.provenance"  # attribute of the transform node: JSON
 TRANSFORM_ROLE = "PDDRegistration.transform"  # reference of each other output to the transform it came from
+_ABDOMEN = (400.0, 40.0)  # window and level in HU
 
 
 @dataclass
@@ -93,6 +94,30 @@ def _tableOf(scene: Any, transform: Any) -> Any:
     return next(
         (node for node in tables if transform and node.GetNodeReference(TRANSFORM_ROLE) is transform), None
     )
+
+
+def addSyntheticPair(scene: Any, made: dict[str, Any]) -> dict[str, Any]:
+    """Put two made-up scans and their organs into the scene, named, and shown as abdominal CT is.
+
+    Args:
+        made: "fixed", "moving", "fixedSegmentation", "movingSegmentation": nodes in no scene.
+    """
+    names = {
+        "fixed": _("Synthetic A"),
+        "moving": _("Synthetic B"),
+        "fixedSegmentation": _("Synthetic A organs"),
+        "movingSegmentation": _("Synthetic B organs"),
+    }
+    added = {}
+    for role, node in made.items():
+        node.SetName(scene.GenerateUniqueName(names[role]))
+        added[role] = scene.AddNode(node)
+        added[role].CreateDefaultDisplayNodes()
+    for role in ("fixed", "moving"):
+        shown = added[role].GetDisplayNode()
+        shown.SetAutoWindowLevel(False)
+        shown.SetWindowLevel(*_ABDOMEN)
+    return added
 
 
 def targetsOf(chosen: list[Any] | None, count: int) -> list[Any]:
