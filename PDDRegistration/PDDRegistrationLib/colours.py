@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import slicer
 
-from .auxiliary import auxiliaryNode
+from .auxiliary import auxiliaryNode, findAuxiliary, removeAuxiliary
 
 JACOBIAN_RANGE = (0.0, 2.0)  # determinants of the first and the last colour
-DISPLACEMENT = "displacement colours"
+JACOBIAN, UNCERTAINTY, DISPLACEMENT = "Jacobian colours", "uncertainty colours", "displacement colours"
 FOLDING_COLOUR = (0.95, 0.05, 0.05)
 _ENTRIES = 256
 # (log2 of the determinant, red, green, blue): blue shrinks, red grows, as is usual; dark where nothing changes
@@ -43,13 +43,13 @@ _DISPLACEMENT = (
 def jacobianColours(scene: Any) -> Any:
     """The colour node of Jacobian determinants over JACOBIAN_RANGE."""
     determinants = np.linspace(*JACOBIAN_RANGE, _ENTRIES)
-    return _table(scene, "Jacobian colours", np.log2(np.maximum(determinants, 0.25)), determinants, _JACOBIAN)
+    return _table(scene, JACOBIAN, np.log2(np.maximum(determinants, 0.25)), determinants, _JACOBIAN)
 
 
 def uncertaintyColours(scene: Any) -> Any:
     """The colour node of uncertainties, dark for none."""
     parts = np.linspace(0, 1, _ENTRIES)
-    return _table(scene, "uncertainty colours", parts, parts, _UNCERTAINTY)
+    return _table(scene, UNCERTAINTY, parts, parts, _UNCERTAINTY)
 
 
 def _table(scene: Any, purpose: str, at: Any, names: Any, knots: Any) -> Any:
@@ -63,6 +63,16 @@ def _table(scene: Any, purpose: str, at: Any, names: Any, knots: Any) -> Any:
         for index, (red, green, blue) in enumerate(zip(*channels, strict=True)):
             node.SetColor(index, f"{names[index]:.3f}", red, green, blue, 1.0)
     return node
+
+
+def removeUnusedColours(scene: Any) -> None:
+    """Remove the colour nodes that no display node refers to any more."""
+    count = scene.GetNumberOfNodesByClass("vtkMRMLDisplayNode")
+    used = {scene.GetNthNodeByClass(index, "vtkMRMLDisplayNode").GetColorNodeID() for index in range(count)}
+    for purpose in (JACOBIAN, UNCERTAINTY, DISPLACEMENT):
+        node = findAuxiliary(scene, purpose)
+        if node is not None and node.GetID() not in used:
+            removeAuxiliary(scene, purpose)
 
 
 def displacementColours(scene: Any) -> Any:

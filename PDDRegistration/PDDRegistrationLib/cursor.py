@@ -10,7 +10,7 @@ import slicer
 import vtk
 from slicer.i18n import tr as _
 
-from .auxiliary import auxiliaryNode, removeAuxiliary
+from .auxiliary import auxiliaryNode, findAuxiliary, removeAuxiliary
 
 MARKER = "cursor"
 _CLOSE_MM = 0.05  # how near to the wanted point an inverse must come
@@ -24,7 +24,7 @@ class CursorSynchronizer:
     """While started, views of the other scan follow the cursor to the corresponding point, and mark it there.
 
     From a fixed view the way leads through the transform, which takes fixed points to moving points (world RAS,
-    mm); from a moving view through its inverse, which may not exist where the transform folds: then `onMessage`
+    mm); from a moving view through its inverse, which is not found where the transform folds: then `onMessage`
     says so and nothing moves. Scrolling without moving the mouse counts as well.
     """
 
@@ -119,10 +119,7 @@ class CursorSynchronizer:
         self.follow(view, centre)
 
     def _mark(self, point: Point, views: Sequence[Any]) -> None:
-        node = auxiliaryNode(self._scene, "vtkMRMLMarkupsFiducialNode", MARKER)
-        if node.GetNumberOfControlPoints() == 0:
-            _style(node)
-            node.AddControlPoint(vtk.vtkVector3d(*point), "")
+        node = findAuxiliary(self._scene, MARKER) or _makeMarker(self._scene)
         node.GetDisplayNode().SetViewNodeIDs([view.GetID() for view in views])
         node.SetNthControlPointPositionWorld(0, *point)
 
@@ -150,7 +147,7 @@ def inversePoint(transform: Any, point: Point, guess: Point) -> tuple[float, ...
         columns = [
             np.subtract(forward.TransformPoint(at + step), wanted - missing) for step in np.eye(3) * _STEP_MM
         ]
-        direction = np.linalg.lstsq(np.array(columns).T / _STEP_MM, missing, rcond=None)[0]
+        direction = np.linalg.lstsq(np.array(columns).T / _STEP_MM, missing, rcond=1e-3)[0]
         for share in (1.0, 0.5, 0.25, 0.1):
             tried = at + share * direction
             left = wanted - forward.TransformPoint(tried)
@@ -179,8 +176,19 @@ def _centre(view: Any) -> tuple[float, ...]:
     return tuple(view.GetXYToRAS().MultiplyPoint([width / 2, height / 2, 0.0, 1.0])[:3])
 
 
-def _style(node: Any) -> None:
+def _makeMarker(scene: Any) -> Any:
     """A cross that shows the image through its middle and cannot be grabbed."""
+    selection = scene.GetFirstNodeByClass("vtkMRMLSelectionNode")
+    placed = (
+        (selection.GetActivePlaceNodeClassName(), selection.GetActivePlaceNodeID()) if selection else None
+    )
+    node = auxiliaryNode(scene, "vtkMRMLMarkupsFiducialNode", MARKER)
+    if (
+        selection is not None
+    ):  # the application takes any new markups for those the user wants to place points in
+        selection.SetActivePlaceNodeClassName(placed[0])
+        selection.SetActivePlaceNodeID(placed[1])
+    node.AddControlPoint(vtk.vtkVector3d(), "")
     node.SetLocked(True)
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()
@@ -192,3 +200,4 @@ def _style(node: Any) -> None:
     display.SetSelectedColor(1.0, 0.85, 0.2)
     display.SetPointLabelsVisibility(False)
     display.SetPropertiesLabelVisibility(False)
+    return node

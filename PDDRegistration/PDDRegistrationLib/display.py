@@ -180,6 +180,7 @@ class ResultDisplay:
         self._switchOff()
         self._update()
         self.setRevealFollowsCursor(False)
+        colours.removeUnusedColours(self._scene)
 
     def legend(self) -> list[str]:
         """What the colours and lines on the screen mean, a sentence each."""

@@ -65,6 +65,12 @@ def shownPairs(scene: Any) -> list[tuple[Any, Any]]:
     return [(nodes[left], nodes[right]) for left, right in PAIRS if left in nodes and right in nodes]
 
 
+def pairNodes(scene: Any) -> list[Any]:
+    """The slice nodes of the paired layout that exist, shown or not."""
+    names = [name for pair in PAIRS for name in pair]
+    return [node for node in _nodesOf(scene, "vtkMRMLSliceNode") if node.GetLayoutName() in names]
+
+
 def isRight(sliceNode: Any) -> bool:
     """Whether this view is on the right in the paired layout."""
     return sliceNode.GetLayoutName() in [right for _left, right in PAIRS]

@@ -79,7 +79,6 @@ class OverlaySet:
         if transform is None:
             self._views.restoreDisplays(self._drawn)
             self._drawn = []
-            overlays.forgetTransformColours(self._scene)
         else:
             self._drawn = [transform.GetDisplayNode()]
             self._views.rememberDisplay(transform.GetDisplayNode())

@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from .auxiliary import PURPOSE, auxiliaryNode, auxiliaryNodes, findAuxiliary, removeAuxiliary, removeNode
-from .colours import DISPLACEMENT, FOLDING_COLOUR, displacementColours
+from .colours import FOLDING_COLOUR, displacementColours
 from .view_state import ViewState
 
 FOLDING, LEGEND, OUTLINE = "folding", "colour legend", "outline of "
@@ -183,8 +183,3 @@ def showTransform(
     display.SetVisibility3D(False)  # in three dimensions it hides itself, and takes seconds
     display.SetVisibility(True)
     display.EndModify(wasModified)
-
-
-def forgetTransformColours(scene: Any) -> None:
-    """The colours of the transform's drawing, once nothing is drawn in them."""
-    removeAuxiliary(scene, DISPLACEMENT)

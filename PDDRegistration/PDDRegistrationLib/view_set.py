@@ -40,6 +40,8 @@ class ViewSet:
         """Two views for each scan; those on the right begin at the place of those on the left."""
         self._views.rememberLayout()
         group = layouts.freeViewGroup(self._scene)
+        for node in layouts.pairNodes(self._scene):  # a new size of the view would change its field of view
+            self._views.rememberSlice(node)
         layouts.showPairedLayout(self._scene)
         for left, right in layouts.shownPairs(self._scene):
             for node in (left, right):

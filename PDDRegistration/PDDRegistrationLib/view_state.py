@@ -31,7 +31,7 @@ class ViewState:
         self._composites: dict[str, dict[str, Any]] = {}
         self._slices: dict[str, tuple[Any, tuple[float, ...], tuple[float, ...]]] = {}
         self._groups: dict[str, int] = {}
-        self._displays: dict[str, tuple[Any, dict[str, str | None]]] = {}
+        self._displays: dict[str, tuple[Any, dict[str, str | None], list[str]]] = {}
         self._layout: tuple[int, list[str]] | None = None
 
     def composite(self, node: Any) -> dict[str, Any]:
@@ -56,7 +56,7 @@ class ViewState:
         if node.GetID() not in self._displays:
             copy = type(node)()
             copy.CopyContent(node)
-            self._displays[node.GetID()] = copy, _references(node)
+            self._displays[node.GetID()] = copy, _references(node), list(node.GetViewNodeIDs())
 
     def rememberLayout(self) -> None:
         """Remember which views are shown, unless that is done already."""
@@ -102,13 +102,14 @@ class ViewState:
     def restoreDisplays(self, nodes: list[Any]) -> None:
         """Write these display nodes back, those that are still there."""
         for node in nodes:
-            copy, references = self._displays.pop(node.GetID(), (None, {})) if node.GetScene() else (None, {})
-            if copy is None:
+            if node.GetScene() is None or node.GetID() not in self._displays:
                 continue
+            copy, references, viewIDs = self._displays.pop(node.GetID())
             wasModified = node.StartModify()
             node.CopyContent(copy)
             for role, nodeID in references.items():
                 node.SetNodeReferenceID(role, nodeID)
+            node.SetViewNodeIDs(viewIDs)
             node.EndModify(wasModified)
 
     def present(self, properties: dict[str, Any]) -> dict[str, Any]:
