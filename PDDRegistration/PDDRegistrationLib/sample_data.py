@@ -37,7 +37,6 @@ def registerSampleData(addSyntheticPair: Callable[[], Any], thumbnail: Callable[
         SampleDataLogic.registerCustomSampleDataSource(
             category=CATEGORY,
             sampleName=brainTumorTitle(),
-            thumbnailFileName=thumbnail("SampleBrainTumor.png"),
             uris=[uri for source in sources for uri in source.uris],
             fileNames=[name for source in sources for name in source.fileNames],
             nodeNames=[_BEFORE, _AFTER],
@@ -46,7 +45,7 @@ def registerSampleData(addSyntheticPair: Callable[[], Any], thumbnail: Callable[
     SampleDataLogic.registerCustomSampleDataSource(
         category=CATEGORY,
         sampleName=syntheticTitle(),
-        thumbnailFileName=thumbnail("SampleSyntheticAbdomens.png"),
+        thumbnailFileName=thumbnail("SyntheticAbdomens.png"),
         uris="",  # Sample Data needs one for each file, and there is a file for each node
         fileNames="",
         nodeNames="",

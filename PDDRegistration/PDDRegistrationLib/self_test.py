@@ -64,6 +64,7 @@ def registersByClicks(panel: Any) -> None:
 
     ui.registerButton.click()
     _wait(lambda: not panel.run.busy)
+    process()
     result = panel.result
     check(result is not None, f"a result, but: {ui.statusLabel.text}")
     _checkOverlap(result.report)

@@ -8,6 +8,7 @@ from typing import Any
 import qt
 
 from .controls import connected
+from .display import DisplayedNodes
 
 _FLICKER_MS = 500
 
@@ -135,3 +136,28 @@ class ViewControls:
         """What the cursor has to say."""
         self._ui.cursorLabel.text = text
         self._ui.cursorLabel.visible = bool(text)
+
+
+def displayedNodes(parameters: Any) -> DisplayedNodes | None:
+    """The last result with the scans it was made of, None where it is not in the scene any more."""
+    result = parameters.result()
+    transform = result.transform
+    if transform is None:
+        return None
+    fixed = transform.GetNodeReference(transform.GetFixedNodeReferenceRole())
+    moving = transform.GetNodeReference(transform.GetMovingNodeReferenceRole())
+    if fixed is None or moving is None:
+        return None
+    compared = parameters.fixedSegmentation
+    return DisplayedNodes(
+        fixed=fixed,
+        moving=moving,
+        warped=result.warpedVolume,
+        transform=transform,
+        inverse=result.inverseTransform,
+        jacobian=result.jacobian,
+        uncertainty=result.uncertainty,
+        fixedSegmentations=() if compared is None else (compared,),
+        movingSegmentations=parameters.segmentations,
+        warpedSegmentations=tuple(result.warpedSegmentations),
+    )

@@ -13,7 +13,7 @@ from pddnet.memory import available_memory_mb
 
 from .advanced_panel import AdvancedPanel, OutputPanel, placeWords
 from .dependencies import Installer
-from .display import DisplayedNodes, ResultDisplay
+from .display import ResultDisplay
 from .doubts import doubts
 from .event_loop import QtEventLoop
 from .input_panel import InputPanel
@@ -23,7 +23,7 @@ from .quality_panel import QualityPanel
 from .run_panel import RunPanel, clock
 from .sample_data import brainTumorTitle, loadBrainTumor, syntheticTitle
 from .settings import RegistrationInputs, RegistrationOutputs, RegistrationSettings
-from .view_controls import ViewControls
+from .view_controls import ViewControls, displayedNodes
 
 
 def makePanel(uiFile: str, logic: Any) -> RegistrationPanel:
@@ -63,6 +63,7 @@ class RegistrationPanel:
     ) -> None:
         self.widget, self.logic = widget, logic
         self.result: RegistrationOutputs | None = None
+        self._closed = False
         self._scene, self._eventLoop = scene, eventLoop
         self._installer = makeInstaller(self._ask, self._tell)
         self.ui = ui = slicer.util.childWidgetVariables(widget)
@@ -105,6 +106,7 @@ class RegistrationPanel:
 
     def close(self) -> None:
         """Before the widget goes: end what runs, bring the views back, let go of the scene."""
+        self._closed = True
         self.run.close()
         self.view.close()
         self._watch.close()
@@ -126,13 +128,19 @@ class RegistrationPanel:
 
     def _onFinished(self, outputs: RegistrationOutputs) -> None:
         self.parameters.setResult(outputs)
-        self._showResult()
+        self._eventLoop.later(0, self._showNewResult)  # a step of its own: nothing may block for long
         self.ui.viewSection.collapsed = self.ui.qualitySection.collapsed = False
         text = _("Finished in {time} min.").format(time=clock(outputs.report.get("seconds") or 0.0))
         warnings = len(doubts(outputs.report))
         self.run.say(
             text + " " + _("Warnings: {count}, see Quality.").format(count=warnings) if warnings else text
         )
+
+    def _showNewResult(self) -> None:
+        try:
+            self._showResult()
+        except Exception as error:  # the results are there, but cannot be shown: the user is told
+            self.run.fail(error)
 
     def _installed(self, settings: RegistrationSettings) -> bool:
         """Whether the worker has what it needs; asks to install it, and tells what went wrong."""
@@ -228,30 +236,9 @@ class RegistrationPanel:
 
     def _showResult(self) -> None:
         """Fill the sections View and Quality from the last run of the registration shown."""
+        if self._closed:
+            return
         result = self.parameters.result() if self.parameters is not None else RegistrationOutputs()
         self.result = result if result.report else None
         self.quality.show(result.qualityTable, result.report)
-        self.view.setNodes(self._displayed(result))
-
-    def _displayed(self, result: RegistrationOutputs) -> DisplayedNodes | None:
-        """A result with the scans it was made of, None where it is not in the scene any more."""
-        transform = result.transform
-        if transform is None:
-            return None
-        fixed = transform.GetNodeReference(transform.GetFixedNodeReferenceRole())
-        moving = transform.GetNodeReference(transform.GetMovingNodeReferenceRole())
-        if fixed is None or moving is None:
-            return None
-        compared = self.parameters.fixedSegmentation
-        return DisplayedNodes(
-            fixed=fixed,
-            moving=moving,
-            warped=result.warpedVolume,
-            transform=transform,
-            inverse=result.inverseTransform,
-            jacobian=result.jacobian,
-            uncertainty=result.uncertainty,
-            fixedSegmentations=() if compared is None else (compared,),
-            movingSegmentations=self.parameters.segmentations,
-            warpedSegmentations=tuple(result.warpedSegmentations),
-        )
+        self.view.setNodes(displayedNodes(self.parameters) if self.result else None)

@@ -80,6 +80,7 @@ class DrivenLogic:
     def finish(self, outputs):
         self._next.append(lambda _task: outputs)
         self.task.poll()
+        slicer.app.processEvents()  # the panel shows a result when the event loop has had its turn
 
     def fail(self, error):
         def failing(_task):

@@ -29,7 +29,7 @@ def test_both_pairs_are_offered_by_name():
     registerSampleData(lambda: None, lambda name: f"/icons/{name}")
     assert set(_sources()) == {brainTumorTitle(), syntheticTitle()}
     assert slicer.modules.sampleDataSourceCategories[CATEGORY]["title"]
-    assert _sources()[brainTumorTitle()].thumbnailFileName.startswith("/icons/")
+    assert _sources()[syntheticTitle()].thumbnailFileName.startswith("/icons/")
 
 
 def test_the_real_pair_is_slicers_own_with_its_checksums():
