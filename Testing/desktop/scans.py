@@ -11,6 +11,7 @@ import numpy as np
 import SimpleITK as sitk
 import slicer
 import vtk
+from vtk.util.numpy_support import vtk_to_numpy
 
 _SPACING = 5.0
 _TURN = 12.0  # degrees; the grids are oblique to the world and to one another
@@ -120,3 +121,19 @@ def digest(node: Any) -> str:
             parts.append(hashlib.sha256(voxels.tobytes()).hexdigest())
     lines = [line for line in str(node).splitlines() if "Reference Count" not in line and "0x" not in line]
     return hashlib.sha256("\n".join(parts + lines).encode()).hexdigest()
+
+
+def itkTransform(node: Any) -> sitk.Transform:
+    """A grid transform node as SimpleITK's transform, by way of its own grid."""
+    transform = node.GetTransformFromParentAs("vtkOrientedGridTransform")
+    image, directions = transform.GetDisplacementGrid(), transform.GetGridDirectionMatrix()
+    size = image.GetDimensions()
+    vectors = vtk_to_numpy(image.GetPointData().GetScalars())
+    field = sitk.GetImageFromArray(
+        (vectors.reshape(*size[::-1], 3) * (-1, -1, 1)).astype(np.float64), isVector=True
+    )
+    rotation = np.array([[directions.GetElement(r, c) for c in range(3)] for r in range(3)])
+    field.SetDirection((np.diag([-1.0, -1, 1]) @ rotation).ravel().tolist())
+    field.SetOrigin((np.array(image.GetOrigin()) * (-1, -1, 1)).tolist())
+    field.SetSpacing(image.GetSpacing())
+    return sitk.DisplacementFieldTransform(field)

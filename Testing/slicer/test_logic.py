@@ -12,7 +12,7 @@ import SimpleITK as sitk
 import slicer
 import vtk
 
-from desktop.scans import addPair, digest, lpsImage, lpsLabels
+from desktop.scans import addPair, digest, itkTransform, lpsImage, lpsLabels
 from PDDRegistrationLib import RegistrationLogic
 from PDDRegistrationLib.output_nodes import PROVENANCE, allNodes
 from PDDRegistrationLib.settings import (
@@ -51,22 +51,6 @@ def node_ids(scene) -> set[str]:
     return {scene.GetNthNode(n).GetID() for n in range(scene.GetNumberOfNodes())}
 
 
-def itk_field(node) -> sitk.Transform:
-    """A grid transform node as SimpleITK's transform, by way of its own grid."""
-    transform = node.GetTransformFromParentAs("vtkOrientedGridTransform")
-    image, directions = transform.GetDisplacementGrid(), transform.GetGridDirectionMatrix()
-    size = image.GetDimensions()
-    vectors = vtk.util.numpy_support.vtk_to_numpy(image.GetPointData().GetScalars())
-    field = sitk.GetImageFromArray(
-        (vectors.reshape(*size[::-1], 3) * (-1, -1, 1)).astype(np.float64), isVector=True
-    )
-    rotation = np.array([[directions.GetElement(r, c) for c in range(3)] for r in range(3)])
-    field.SetDirection((np.diag([-1.0, -1, 1]) @ rotation).ravel().tolist())
-    field.SetOrigin((np.array(image.GetOrigin()) * (-1, -1, 1)).tolist())
-    field.SetSpacing(image.GetSpacing())
-    return sitk.DisplacementFieldTransform(field)
-
-
 def test_a_registration_adds_its_outputs_named_after_the_inputs_in_one_folder(scene, pair, temporary):
     before = node_ids(scene)
     done = RegistrationLogic(scene).register(
@@ -91,7 +75,7 @@ def test_a_registration_adds_its_outputs_named_after_the_inputs_in_one_folder(sc
 
 def test_the_outputs_agree_with_simpleitk_on_the_transform_node(scene, pair):
     done = RegistrationLogic(scene).register(pair.fixed, pair.moving, [pair.movingSegmentation], **QUICK)
-    transform, grid = itk_field(done.transform), lpsImage(pair.fixed)
+    transform, grid = itkTransform(done.transform), lpsImage(pair.fixed)
     air = float(slicer.util.arrayFromVolume(pair.moving).min())
     warped = sitk.Resample(lpsImage(pair.moving), grid, transform, sitk.sitkLinear, air, sitk.sitkFloat64)
     inner = (slice(1, -1),) * 3
