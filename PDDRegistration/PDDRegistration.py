@@ -64,6 +64,7 @@ class PDDRegistrationWidget(ScriptedLoadableModuleWidget):
         self.logic = PDDRegistrationLogic()
         self.panel = makePanel(self.resourcePath("UI/PDDRegistration.ui"), self.logic)
         self.layout.addWidget(self.panel.widget)
+        self.panel.enter()  # Slicer does not say so after Reload
 
     def cleanup(self):
         if self.panel is not None:

@@ -114,7 +114,7 @@ class ParameterPanel(VTKObservationMixin):
         self._onParametersChanged()
 
     def _onSelected(self, node: Any) -> None:
-        if node is not None:
+        if node is not None and not self._closed:  # after Reload the old panel is hidden, not gone
             self.use(node)
 
     def _onSceneCloses(self, *_arguments: Any) -> None:

@@ -111,6 +111,7 @@ class RegistrationPanel:
         self.view.close()
         self._watch.close()
         self.parameterPanel.close()
+        self.widget.setMRMLScene(None)
 
     # --- registering
 

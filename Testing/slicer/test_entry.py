@@ -118,6 +118,19 @@ def test_reloading_takes_the_library_along(opened, monkeypatch):
     assert seen == []
 
 
+def test_after_a_reload_the_old_panel_is_deaf(module, opened, scene):
+    old = opened.panel
+    opened.cleanup()
+    again = module.PDDRegistrationWidget()
+    again.setup()  # Slicer calls no enter() then
+    assert again.panel.parameters is not None
+    again.panel.ui.registrationSelector.addNode()
+    scene.Clear(False)
+    assert old.parameters is None
+    again.cleanup()
+    again.panel.widget.delete()
+
+
 def test_the_self_test_passes_with_the_real_worker(module, opened):
     test = module.PDDRegistrationTest()
     test.runTest()
