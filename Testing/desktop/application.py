@@ -23,6 +23,8 @@ class Application:
         atexit.register(shutil.rmtree, temporaryPath, ignore_errors=True)
         self.slicerHome = str(Path(sys.prefix))
         self._scene = self._logic = self._layoutManager = self._cache = None
+        self._atStartup = []
+        self._options = _CommandOptions()
 
     def adopt(self, scene):
         """Make `scene` the application's scene."""
@@ -60,6 +62,36 @@ class Application:
     def testingEnabled(self):
         return False
 
+    def commandOptions(self):
+        return self._options
+
+    def connect(self, signature, slot):
+        if signature != "startupCompleted()":
+            raise AttributeError(signature)
+        self._atStartup.append(slot)
+        return True
+
+    def completeStartup(self):
+        """What the application does once its window is shown: the signal startupCompleted(), once."""
+        waiting, self._atStartup = self._atStartup, []
+        for slot in waiting:
+            slot()
+
+    def exit(self, status=0):
+        import qt
+
+        qt.QApplication.exit(status)
+
+    def topLevelWidgets(self):
+        import qt
+
+        return qt.QApplication.topLevelWidgets()
+
+    def activeModalWidget(self):
+        import qt
+
+        return qt.QApplication.activeModalWidget()
+
     def startupEnvironment(self):
         return _Environment()
 
@@ -87,7 +119,18 @@ class _Environment:
         return os.environ[name]
 
 
+class _CommandOptions:
+    """As qSlicerCommandOptions."""
+
+    runPythonAndExit = False
+
+
 class _ModuleManager:
+    def module(self, name):
+        import slicer
+
+        return getattr(slicer.modules, name.lower(), None)
+
     def connect(self, signature, _slot):
         if signature != "moduleAboutToBeUnloaded(QString)":
             raise AttributeError(signature)

@@ -206,7 +206,10 @@ def _nearest(real: type) -> type:
     return next(
         cls
         for cls in real.__mro__
-        if cls.__name__ in known or cls.__module__.startswith("PySide6") or cls is QObject
+        if cls.__name__ in known
+        or cls.__module__.startswith("PySide6")
+        or vars(cls).get("knownToPython", False)
+        or cls is QObject
     )
 
 

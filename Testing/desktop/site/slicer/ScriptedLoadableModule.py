@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import unittest
 from pathlib import Path
 
 import qt
-
 import slicer
 
 __all__ = [
@@ -30,8 +30,11 @@ class ScriptedLoadableModule:
     def getDefaultModuleDocumentationLink(self):
         return ""
 
-    def runTest(self, **_):
-        raise NotImplementedError("run the module's test case through unittest")
+    def runTest(self, msec=100, **keywords):
+        """Run the test case of the module's own file."""
+        testCase = getattr(importlib.import_module(type(self).__module__), f"{self.moduleName}Test")()
+        testCase.messageDelay = msec
+        testCase.runTest(**keywords)
 
 
 class ScriptedLoadableModuleWidget:
@@ -60,9 +63,17 @@ class ScriptedLoadableModuleWidget:
     def exit(self):
         pass
 
+    def onReload(self):
+        slicer.util.reloadScriptedModule(self.moduleName)
+
+    def onReloadAndTest(self, **keywords):
+        """The application also tells errors in a dialog."""
+        self.onReload()
+        slicer.selfTests[self.moduleName](msec=0, **keywords)
+
 
 class ScriptedLoadableModuleLogic:
-    def __init__(self, parent=None):
+    def __init__(self, parent=None):  # noqa: ARG002 (the application's signature)
         self.moduleName = type(self).__name__.removesuffix("Logic")
         self.isSingletonParameterNode = True
 
@@ -84,7 +95,7 @@ class ScriptedLoadableModuleTest(unittest.TestCase):
         super().__init__(methodName)
         self.messageDelay = 0
 
-    def delayDisplay(self, message, requestedDelay=None, msec=None):
+    def delayDisplay(self, message, requestedDelay=None, msec=None):  # noqa: ARG002
         print(message)
 
     def runTest(self):
