@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import ctk
@@ -41,11 +42,19 @@ class OutputPanel:
             "outputWarpedSegmentation": nodeControl(ui.outputSegmentationSelector),
             "outputJacobian": nodeControl(ui.outputJacobianSelector),
             "outputUncertainty": nodeControl(ui.outputUncertaintySelector),
-            "inverse": checkBoxControl(ui.inverseCheckBox),
+            "inverse": self._inverseControl(),
             "outputInverseTransform": nodeControl(ui.outputInverseSelector),
         }
         connected(ui.inverseCheckBox, "toggled(bool)", self._allowInverse)
-        self._allowInverse(ui.inverseCheckBox.checked)
+
+    def _inverseControl(self) -> Control:
+        control = checkBoxControl(self._ui.inverseCheckBox)
+
+        def show(wanted: bool) -> None:
+            control.show(wanted)
+            self._allowInverse(wanted)  # a selector that is given a scene enables itself
+
+        return replace(control, show=show)
 
     def _allowInverse(self, wanted: bool) -> None:
         self._ui.outputInverseSelector.enabled = self._ui.outputInverseLabel.enabled = wanted

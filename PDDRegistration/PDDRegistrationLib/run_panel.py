@@ -67,9 +67,11 @@ class RunPanel:
             return
 
         def finished(outputs: Any) -> None:
+            messages = self.task.messages if self.task is not None else []
             self._over("")
             try:
                 onFinished(outputs)
+                self.say("\n".join([self._ui.statusLabel.text, *messages]).strip())
             except Exception as error:  # the results are there, but cannot be shown: the user is told
                 self.fail(error)
 

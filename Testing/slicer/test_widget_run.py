@@ -274,3 +274,16 @@ def test_warnings_are_announced_below_the_button(running):
     assert "Warnings: 1, see Quality" in running.ui.statusLabel.text
     assert "folds" in running.ui.warningsLabel.text
     assert running.ui.warningsLabel.visible
+
+
+def test_what_the_worker_had_to_say_stays_below_the_button(running):
+    running.logic.task.log("warning", "The files could not be kept in /full.")
+    running.logic.finish(result(running.parameters.fixed, running.parameters.moving))
+    assert "Finished" in running.ui.statusLabel.text
+    assert "could not be kept" in running.ui.statusLabel.text
+
+
+def test_a_node_for_the_inverse_is_chosen_only_where_one_is_wanted(panel):
+    assert not panel.ui.outputInverseSelector.enabled
+    panel.ui.inverseCheckBox.click()
+    assert panel.ui.outputInverseSelector.enabled
