@@ -25,9 +25,11 @@ class ComposedVolume:
         self._scene, self.purpose = scene, purpose
         self._fixed = slicer.util.arrayFromVolume(fixed)
         self._warped = inFixedUnits
-        self._shown = self._fixed.copy()
         self._split: tuple[int, int, int] | None = None
         self.node = self._makeNode(fixed, warped)
+        self._shown = slicer.util.arrayFromVolume(self.node)
+        display, dtype = self.node.GetDisplayNode(), self._shown.dtype
+        self._white = _within(np.float32(display.GetLevel() + display.GetWindow() / 2), dtype).astype(dtype)
 
     def _makeNode(self, fixed: Any, warped: Any) -> Any:
         node = auxiliaryNode(self._scene, "vtkMRMLScalarVolumeNode", self.purpose)
@@ -42,8 +44,7 @@ class ComposedVolume:
         display.SetWindowLevel(source.GetWindow(), source.GetLevel())
         display.SetInterpolate(source.GetInterpolate())
         display.SetAndObserveColorNodeID(source.GetColorNodeID())
-        slicer.util.updateVolumeFromArray(node, self._shown)
-        self._shown = slicer.util.arrayFromVolume(node)
+        slicer.util.updateVolumeFromArray(node, self._fixed)
         return node
 
     def checkerboard(self, tiles: tuple[float, float, float]) -> None:
@@ -59,23 +60,27 @@ class ComposedVolume:
         self._done()
 
     def reveal(self, axis: int, sign: int, position: float) -> None:
-        """Fixed on the screen's left, warped on its right; `position` is 0 (all warped) to 1 (all fixed).
+        """Fixed on the screen's left, warped on its right, a bright line between them.
 
-        `axis` and `sign` are those of `layouts.horizontalAxis`. Only what changes since the last call is copied.
+        `position` is 0 (all warped) to 1 (all fixed); `axis` and `sign` are those of `layouts.horizontalAxis`.
+        Only what changes since the last call is copied.
         """
         count = self._shown.shape[axis]
         border = round(np.clip(position, 0, 1) * count)
         border = border if sign > 0 else count - border
+        first, last = 0, count
         if self._split is not None and self._split[:2] == (axis, sign):
-            first, last = sorted((self._split[2], border))
-        else:
-            first, last = 0, count
+            first, last = (
+                min(border, self._split[2]),
+                max(border, self._split[2]) + 1,
+            )  # the line is redrawn as well
         self._split = axis, sign, border
-        for start, stop in ((first, min(border, last)), (max(border, first), last)):
-            if start < stop:
-                isFixed = (stop <= border) == (sign > 0)
-                part = (slice(None),) * axis + (slice(start, stop),)
-                self._shown[part] = (self._fixed if isFixed else self._warped)[part]
+        low, high = (self._fixed, self._warped) if sign > 0 else (self._warped, self._fixed)
+        for source, start, stop in ((low, first, min(border, last)), (high, max(border, first), last)):
+            part = (slice(None),) * axis + (slice(start, max(start, stop)),)
+            self._shown[part] = source[part]
+        if 0 < border < count:
+            self._shown[(slice(None),) * axis + (border,)] = self._white
         self._done()
 
     def blend(self, opacity: float) -> None:
@@ -123,7 +128,6 @@ def warpedInFixedUnits(fixed: Any, warped: Any) -> Any:
     offset = shown.GetLevel() - source.GetLevel() * slope
     if array.dtype == dtype and slope == 1.0 and offset == 0.0:
         return array
-    limits = np.iinfo(dtype) if np.issubdtype(dtype, np.integer) else np.finfo(dtype)
     result = np.empty(array.shape, dtype)
     flat, source = result.reshape(-1), array.reshape(-1)
     for start in range(0, flat.size, _SLAB_VALUES):
@@ -131,8 +135,15 @@ def warpedInFixedUnits(fixed: Any, warped: Any) -> Any:
         values = source[part].astype(np.float32)
         values *= np.float32(slope)
         values += np.float32(offset)
-        if limits.dtype.kind in "iu":
-            np.rint(values, out=values)
-            np.clip(values, np.float32(limits.min), np.nextafter(np.float32(limits.max), 0), out=values)
-        np.copyto(flat[part], values, casting="unsafe")
+        np.copyto(flat[part], _within(values, dtype), casting="unsafe")
     return result
+
+
+def _within(values: Any, dtype: Any) -> Any:
+    """float32 values that the type can hold, rounded for whole numbers."""
+    if not np.issubdtype(dtype, np.integer):
+        return values
+    limits = np.iinfo(dtype)
+    return np.clip(
+        np.rint(values), np.float32(limits.min), np.nextafter(np.float32(limits.max), np.float32(0))
+    )

@@ -195,7 +195,7 @@ def _makeMarker(scene: Any) -> Any:
     display.SetSaveWithScene(False)
     display.SetGlyphType(display.CrossDot2D)
     display.SetUseGlyphScale(True)
-    display.SetGlyphScale(4.0)
+    display.SetGlyphScale(6.0)
     display.SetColor(1.0, 0.85, 0.2)
     display.SetSelectedColor(1.0, 0.85, 0.2)
     display.SetPointLabelsVisibility(False)

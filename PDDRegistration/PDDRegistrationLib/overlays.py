@@ -177,7 +177,7 @@ def showTransform(
         levels = np.arange(1, _MOST_LEVELS + 1) * spacingMm
         display.SetContourLevelsMmFromString(" ".join(f"{level:g}" for level in levels))
         display.SetContourResolutionMm(max(2.0, spacingMm / 2))
-    display.SetSliceIntersectionThickness(2)
+    display.SetSliceIntersectionThickness(1 if kind == "grid" else 2)
     display.SetViewNodeIDs(viewIDs)
     display.SetVisibility2D(True)
     display.SetVisibility3D(False)  # in three dimensions it hides itself, and takes seconds

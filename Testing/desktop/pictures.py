@@ -16,6 +16,7 @@ def writePng(path, image):
     data.GetPointData().SetScalars(numpy_to_vtk(np.ascontiguousarray(image[::-1]).reshape(-1, 3), deep=True))
     writer = vtk.vtkPNGWriter()
     writer.SetFileName(str(path))
+    writer.SetCompressionLevel(9)
     writer.SetInputData(data)
     writer.Write()
 

@@ -110,6 +110,7 @@ def test_an_inverse_that_is_not_found_is_said_and_nothing_moves(scene):
     stage.said = []
     stage.display.onMessage = stage.said.append
     stage.display.setMode("compareMoving")
+    stage.slice("Red+").JumpSliceByOffsetting(*ras(stage.matrix, (12, 15, 30)))
     before = [stage.slice(name).GetSliceOffset() for name in ("Red", "Green")]
     _point_at(stage, "Red+", ras(stage.matrix, (12, 15, 30)))
     assert [stage.slice(name).GetSliceOffset() for name in ("Red", "Green")] == before

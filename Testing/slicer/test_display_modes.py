@@ -99,6 +99,19 @@ def test_reveal_has_fixed_on_the_left_of_every_view(stage):
             assert abs(border / width - position) < 0.12  # the grid is turned against the screen
 
 
+def test_a_bright_line_parts_fixed_from_warped(stage):
+    stage.display.setMode("reveal")
+    for position in (0.3, 0.6, 0.4):
+        stage.display.setRevealPosition(position)
+        middle = stage.image("Green")[95, :, 0].astype(int)
+        assert np.count_nonzero(middle > grey(WARPED) + 40) in range(1, 8)  # one voxel, aslant
+    for position in (0.0, 1.0):
+        stage.display.setRevealPosition(position)
+        shown = stage.image("Green")[95, :, 0].astype(int)
+        assert np.count_nonzero(shown > grey(WARPED) + 40) == 0
+        assert abs(np.median(shown[shown > 20]) - grey(WARPED if position == 0 else FIXED)) <= 2
+
+
 def test_reveal_follows_the_cursor(stage):
     view = stage.alongGrid()
     stage.display.setMode("reveal")
