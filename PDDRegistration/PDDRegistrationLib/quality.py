@@ -29,7 +29,7 @@ def makeQualityTable(report: Report) -> Any:
         array = _array(column, cells)
         array.SetName(column.name)
         node.AddColumn(array)
-        node.SetColumnTitle(column.name, column.header)
+        node.SetColumnTitle(column.name, column.title)  # Slicer shows the unit after it
         node.SetColumnDescription(column.name, column.description)
         if column.unit:
             node.SetColumnUnitLabel(column.name, column.unit)

@@ -69,7 +69,8 @@ class qMRMLTableView(QTableView):  # noqa: N801
         model = self.model()
         model.clear()
         table = self._node.GetTable() if self._node is not None else None
-        names = [table.GetColumnName(i) or "" for i in range(table.GetNumberOfColumns())] if table else []
+        columns = range(table.GetNumberOfColumns()) if table else ()
+        names = [_header(self._node, table.GetColumnName(column) or "") for column in columns]
         rows = range(table.GetNumberOfRows()) if table else ()
         cells = [[table.GetValue(row, column).ToString() for column in range(len(names))] for row in rows]
         if self._transposed:
@@ -80,3 +81,11 @@ class qMRMLTableView(QTableView):  # noqa: N801
             model.setVerticalHeaderLabels(names)
         else:
             model.setHorizontalHeaderLabels(names)
+
+
+def _header(node, name: str) -> str:
+    """As qMRMLTableModel makes it: the title and the unit where the table wants titles, else the name."""
+    if not node.GetUseColumnTitleAsColumnHeader():
+        return name
+    title, unit = node.GetColumnTitle(name) or name, node.GetColumnUnitLabel(name)
+    return f"{title} [{unit}]" if unit else title
