@@ -18,6 +18,7 @@ from .doubts import doubts
 from .event_loop import QtEventLoop
 from .input_panel import InputPanel
 from .input_watch import InputWatch
+from .mrml_transforms import interpolateLinearly
 from .parameter_panel import ParameterPanel
 from .quality_panel import QualityPanel
 from .run_panel import RunPanel, clock
@@ -194,6 +195,9 @@ class RegistrationPanel:
 
     def _useSample(self, **values: Any) -> None:
         self.parameterPanel.set(**values)
+        application = slicer.app.applicationLogic()
+        application.GetSelectionNode().SetActiveVolumeID(values["fixed"].GetID())
+        application.PropagateVolumeSelection()  # into all slice views, as for a scan that was opened
         self.run.say(_("The sample is loaded. Press Register."))
 
     # --- what the panel says
@@ -241,5 +245,7 @@ class RegistrationPanel:
             return
         result = self.parameters.result() if self.parameters is not None else RegistrationOutputs()
         self.result = result if result.report else None
+        for transform in filter(None, (result.transform, result.inverseTransform)):
+            interpolateLinearly(transform)  # it may have been read from a file
         self.quality.show(result.qualityTable, result.report)
         self.view.setNodes(displayedNodes(self.parameters) if self.result else None)
