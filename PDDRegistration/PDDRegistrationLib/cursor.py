@@ -20,6 +20,33 @@ _MOST_ITERATIONS = 40
 Point = Sequence[float]
 
 
+class CursorWatch:
+    """Calls `onMoved(slice node or None, world RAS mm)` for every move of the mouse over a view while started."""
+
+    def __init__(self, scene: Any, onMoved: Callable[[Any, list[float]], None]):
+        self._scene, self._onMoved = scene, onMoved
+        self._observation: tuple[Any, int] | None = None
+
+    def start(self) -> None:
+        """Begin, unless that is done already."""
+        crosshair = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
+        if self._observation is None and crosshair is not None:
+            event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
+            self._observation = crosshair, crosshair.AddObserver(event, self._moved)
+
+    def stop(self) -> None:
+        """Leave no observer behind."""
+        if self._observation is not None:
+            self._observation[0].RemoveObserver(self._observation[1])
+            self._observation = None
+
+    def _moved(self, crosshair: Any, _event: Any) -> None:
+        xyz, ras = [0.0] * 3, [0.0] * 3
+        view = crosshair.GetCursorPositionXYZ(xyz)
+        if crosshair.GetCursorPositionRAS(ras):
+            self._onMoved(view, ras)
+
+
 class CursorSynchronizer:
     """While started, views of the other scan follow the cursor to the corresponding point, and mark it there.
 
@@ -44,6 +71,7 @@ class CursorSynchronizer:
         self._fixedViews, self._movingViews = tuple(fixedViews), tuple(movingViews)
         self._onMessage = onMessage or (lambda _text: None)
         self._observations: list[tuple[Any, int]] = []
+        self._cursor = CursorWatch(scene, self._cursorMoved)
         self._following = False
         self.message = ""
 
@@ -54,12 +82,10 @@ class CursorSynchronizer:
         for fixedView, movingView in zip(self._fixedViews, self._movingViews, strict=True):
             target = self.toMoving(_centre(fixedView))
             movingView.JumpSliceByCentering(*target)
-        crosshair = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
-        if crosshair is not None:
-            event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-            self._observe(crosshair, event, self._cursorMoved)
+        self._cursor.start()
         for view in (*self._fixedViews, *self._movingViews):
-            self._observe(view, vtk.vtkCommand.ModifiedEvent, self._viewMoved)
+            tag = view.AddObserver(vtk.vtkCommand.ModifiedEvent, self._viewMoved)
+            self._observations.append((view, tag))
         self._places = {view.GetID(): _centre(view) for view in (*self._fixedViews, *self._movingViews)}
 
     def stop(self) -> None:
@@ -67,6 +93,7 @@ class CursorSynchronizer:
         for node, tag in self._observations:
             node.RemoveObserver(tag)
         self._observations = []
+        self._cursor.stop()
         removeAuxiliary(self._scene, MARKER)
         self._say("")
 
@@ -101,10 +128,8 @@ class CursorSynchronizer:
         finally:
             self._following = False
 
-    def _cursorMoved(self, crosshair: Any, _event: Any) -> None:
-        xyz, ras = [0.0] * 3, [0.0] * 3
-        view = crosshair.GetCursorPositionXYZ(xyz)
-        if view in (*self._fixedViews, *self._movingViews) and crosshair.GetCursorPositionRAS(ras):
+    def _cursorMoved(self, view: Any, ras: Point) -> None:
+        if view in (*self._fixedViews, *self._movingViews):
             self.follow(view, ras)
 
     def _viewMoved(self, view: Any, _event: Any) -> None:
@@ -122,9 +147,6 @@ class CursorSynchronizer:
         node = findAuxiliary(self._scene, MARKER) or _makeMarker(self._scene)
         node.GetDisplayNode().SetViewNodeIDs([view.GetID() for view in views])
         node.SetNthControlPointPositionWorld(0, *point)
-
-    def _observe(self, node: Any, event: Any, callback: Callable[..., None]) -> None:
-        self._observations.append((node, node.AddObserver(event, callback)))
 
     def _say(self, text: str) -> None:
         if text != self.message:

@@ -12,11 +12,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import slicer
 from slicer.i18n import tr as _
 
 from . import colours, layouts, legend
 from .comparison import BLEND, CHECKERBOARD, COMPARE_MOVING, FLICKER, MODES, OFF, PAIRED, REVEAL, Comparison
+from .cursor import CursorWatch
 from .displayed_nodes import DisplayedNodes, without
 from .overlay_set import OverlaySet
 from .scene_watch import SceneWatch
@@ -46,7 +46,7 @@ class ResultDisplay:
         self._views = ViewState(scene)
         self._comparison = Comparison(scene)
         self._watch = SceneWatch(scene, self._nodeRemoved, self._sceneClearing, self._layoutChanged)
-        self._revealObserver: tuple[Any, int] | None = None
+        self._revealCursor = CursorWatch(scene, self._cursorMoved)
         self._overlays = OverlaySet(scene, self._views)
         self._viewSet = ViewSet(scene, self._views, self._comparison)
         self._applying = False
@@ -122,13 +122,10 @@ class ResultDisplay:
 
     def setRevealFollowsCursor(self, on: bool) -> None:
         """Let the border between fixed and warped be where the mouse is."""
-        if self._revealObserver is not None:
-            self._revealObserver[0].RemoveObserver(self._revealObserver[1])
-            self._revealObserver = None
-        crosshair = self._scene.GetFirstNodeByClass("vtkMRMLCrosshairNode")
-        if on and crosshair is not None:
-            event = slicer.vtkMRMLCrosshairNode.CursorPositionModifiedEvent
-            self._revealObserver = crosshair, crosshair.AddObserver(event, self._cursorMoved)
+        if on:
+            self._revealCursor.start()
+        else:
+            self._revealCursor.stop()
 
     def flip(self) -> None:
         """Show the other scan in mode "flicker"; nothing in other modes. A timer of the panel calls it."""
@@ -184,20 +181,7 @@ class ResultDisplay:
 
     def legend(self) -> list[str]:
         """What the colours and lines on the screen mean, a sentence each."""
-        nodes = self.nodes
-        if nodes is None:
-            return []
-        texts = [
-            legend.modeText(self.mode, nodes, self._comparison.flipped),
-            legend.transformText(self.transformKind, self.spacingMm),
-            legend.foldingText(self._overlays.folds, self._overlays.voxels) if self.folding else "",
-            legend.jacobianText() if self.jacobian else "",
-            legend.uncertaintyText(nodes.uncertainty) if self.uncertainty else "",
-            legend.outlinesText(bool(nodes.fixedSegmentations), bool(nodes.warpedSegmentations))
-            if self.outlines
-            else "",
-        ]
-        return [text for text in texts if text]
+        return legend.legendOf(self)
 
     # how it is shown
 
@@ -206,6 +190,16 @@ class ResultDisplay:
         """Whether anything is shown that `restore()` would take away."""
         flags = self.folding, self.jacobian, self.uncertainty, self.outlines, self.linked
         return self.mode != OFF or self.transformKind != "off" or any(flags)
+
+    @property
+    def flipped(self) -> bool:
+        """Whether "flicker" shows the warped scan."""
+        return self._comparison.flipped
+
+    @property
+    def folds(self) -> tuple[int, int]:
+        """(voxels that fold, all voxels), while folding is shown."""
+        return self._overlays.folds, self._overlays.voxels
 
     @property
     def colourMap(self) -> Any:
@@ -246,9 +240,8 @@ class ResultDisplay:
         self._comparison.refresh(self.mode, self.nodes)
         self._viewSet.updateLayers(self)
 
-    def _cursorMoved(self, crosshair: Any, _event: str) -> None:
-        ras = [0.0] * 3
-        if self.mode == REVEAL and crosshair.GetCursorPositionRAS(ras):
+    def _cursorMoved(self, _view: Any, ras: list[float]) -> None:
+        if self.mode == REVEAL:
             self._comparison.followCursor(self.nodes, ras)
 
     # what happens outside

@@ -24,6 +24,23 @@ def missingText(what: str) -> str:
     }[what]
 
 
+def legendOf(display: Any) -> list[str]:
+    """What the colours and lines that a `ResultDisplay` shows mean, a sentence each."""
+    nodes = display.nodes
+    if nodes is None:
+        return []
+    both = bool(nodes.fixedSegmentations), bool(nodes.warpedSegmentations)
+    texts = [
+        modeText(display.mode, nodes, display.flipped),
+        transformText(display.transformKind, display.spacingMm),
+        foldingText(*display.folds) if display.folding else "",
+        jacobianText() if display.jacobian else "",
+        uncertaintyText(nodes.uncertainty) if display.uncertainty else "",
+        outlinesText(*both) if display.outlines else "",
+    ]
+    return [text for text in texts if text]
+
+
 def modeText(mode: str, nodes: Any, flipped: bool) -> str:
     """What a mode shows, "" when it is off."""
     fixed, moving = nodes.fixed.GetName(), nodes.moving.GetName()

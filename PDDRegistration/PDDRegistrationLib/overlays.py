@@ -99,7 +99,7 @@ def showOutlines(
     moving = nodes.movingSegmentations
     for source in (*nodes.fixedSegmentations, *nodes.warpedSegmentations, *moving):
         display = source.GetDisplayNode()
-        if display is not None:
+        if display is not None and source.IsA("vtkMRMLSegmentationNode"):
             views.rememberDisplay(display)
             hidden.append(display)
     for source in nodes.fixedSegmentations:
@@ -117,7 +117,11 @@ def _outline(scene: Any, source: Any, style: dict[str, float], viewIDs: list[str
     """Show a segmentation by a second, hidden node on the same segments, so that the user's stays as it is."""
     shown = source.GetDisplayNode()
     node = auxiliaryNode(scene, "vtkMRMLSegmentationNode", OUTLINE + source.GetID())
-    node.SetAndObserveSegmentation(source.GetSegmentation())
+    if source.IsA("vtkMRMLSegmentationNode"):
+        node.SetAndObserveSegmentation(source.GetSegmentation())
+    else:  # a label map, which has no outlines of its own
+        shown = None
+        slicer.vtkSlicerSegmentationsModuleLogic.ImportLabelmapToSegmentationNode(source, node)
     node.SetAndObserveTransformNodeID(source.GetTransformNodeID())
     node.CreateDefaultDisplayNodes()
     display = node.GetDisplayNode()

@@ -7,6 +7,7 @@ import pytest
 import slicer
 
 from desktop.display_stage import FIXED, MOVING, SHAPE, SPACING, WARPED, Stage, grey, ras
+from desktop.displayed_result import vtkMatrix
 from desktop.pictures import colourAt
 from PDDRegistrationLib import layouts
 
@@ -174,6 +175,29 @@ def test_the_moving_scan_is_compared_as_it_is(stage):
     assert abs(int(stage.image("Red")[middle][0]) - grey(FIXED)) <= 2
     assert abs(int(stage.image("Red+")[middle][0]) - grey(MOVING)) <= 2
     assert stage.slice("Red").GetViewGroup() != stage.slice("Red+").GetViewGroup()
+
+
+def test_scans_under_a_parent_transform_are_compared_where_they_lie(stage):
+    turn = np.eye(4)
+    turn[:3, :3] = [[0.8, -0.6, 0], [0.6, 0.8, 0], [0, 0, 1]]
+    turn[:3, 3] = [30, -20, 15]
+    parent = stage.scene.AddNewNodeByClass("vtkMRMLLinearTransformNode")
+    parent.SetMatrixTransformToParent(vtkMatrix(turn))
+    values = np.ones(SHAPE, np.float32)
+    values[12, 16:19, 20:23] = -1
+    slicer.util.updateVolumeFromArray(stage.nodes.jacobian, values)
+    for node in (stage.nodes.fixed, stage.nodes.warped, stage.nodes.jacobian):
+        node.SetAndObserveTransformNodeID(parent.GetID())
+    stage.matrix = turn @ stage.matrix
+    stage.display.setNodes(stage.nodes)
+    stage.alongGrid(k=12)
+    stage.display.setMode("checkerboard")
+    points = _in_tiles(_plane(12, 1), 25.0)
+    tiles = np.array([np.floor(np.array(point) * SPACING[::-1] / 25.0).sum() for point in points])
+    assert np.abs(_shown(stage, "Red", points) - np.where(tiles % 2, grey(WARPED), grey(FIXED))).max() <= 2
+    stage.display.setFolding(True)
+    red, green, _blue = colourAt(stage.image(), stage.slice("Red"), ras(stage.matrix, (12, 17, 21)))
+    assert red - green > 100
 
 
 def test_a_mode_with_missing_nodes_says_what_is_missing(stage):

@@ -267,3 +267,20 @@ def test_a_warped_scan_in_blend_is_not_hidden_by_folding(stage):
     stage.display.setMode("blend")
     stage.display.setBlendOpacity(1.0)
     assert np.abs(_colours(stage, _plane(12)) - grey(WARPED)).max() <= 2
+
+
+def test_a_label_map_is_outlined_too(stage):
+    labels = np.zeros(SHAPE, np.int16)
+    labels[6:18, 8:20, 10:24] = 1
+    volume = slicer.util.addVolumeFromArray(labels, name="organs", nodeClassName="vtkMRMLLabelMapVolumeNode")
+    volume.CopyOrientation(stage.nodes.fixed)
+    stage.nodes.fixedSegmentations = (volume,)
+    stage.display.setNodes(stage.nodes)
+    view = stage.alongGrid()
+    before = stage.image()
+    stage.display.setOutlines(True)
+    image = stage.image().astype(int)
+    assert _strongest(image, view, stage, 9.5) > 20
+    assert np.ptp(_colours(stage, [(12, 14, 17), (12, 14, 6)]), axis=1).max() == 0
+    stage.display.setOutlines(False)
+    assert (stage.image() == before).all()
