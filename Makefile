@@ -15,7 +15,7 @@ help:
 	@echo "make clean  remove caches, build products and demo results; .venv stays"
 
 demo: libraries $(STAMP)
-	$(BIN)/pddnet demo --out demo
+	$(BIN)/python Testing/desktop/demo.py --out demo
 	@echo "Results are in $(CURDIR)/demo"
 
 test: libraries $(STAMP)
