@@ -1,4 +1,4 @@
-"""What a radiologist sees, compared with pictures that were looked at: `golden/*.png`.
+"""What a radiologist sees, compared with pictures that were looked at: `test_golden/*.png`.
 
 PDDREGISTRATION_UPDATE_GOLDEN=1 writes them anew; look at every one before committing it.
 """
@@ -16,7 +16,7 @@ from desktop.displayed_result import patientResult
 from desktop.pictures import difference, readPng, writePng
 from PDDRegistrationLib.display import ResultDisplay
 
-GOLDEN = Path(__file__).parent / "golden"
+GOLDEN = Path(__file__).parent / "test_golden"
 # Drivers differ in how they draw lines and letters; another scan or another place differs in far more.
 MEAN_LEVELS, PIXELS = 2.5, 0.05
 
