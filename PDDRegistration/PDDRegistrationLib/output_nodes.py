@@ -49,7 +49,7 @@ def commit(
         done.report = report
         _putUnderParentOf(inputs.fixed, done)
         _tellProvenance(done, inputs, settings, report)
-        _display(done, inputs)
+        _display(scene, done, inputs, added)
         done.folderItem = _folder(scene, done, wanted, inputs)
     except Exception:
         for node in added:
@@ -195,18 +195,35 @@ def _tellProvenance(
             node.SetNodeReferenceID(TRANSFORM_ROLE, done.transform.GetID())
 
 
-def _display(done: RegistrationOutputs, inputs: RegistrationInputs) -> None:
-    """Display nodes that show the results as their sources are shown."""
-    for node in allNodes(done):
-        if node.IsA("vtkMRMLDisplayableNode") and node.GetDisplayNode() is None:
-            node.CreateDefaultDisplayNodes()
-    source, shown = inputs.moving.GetDisplayNode(), done.warpedVolume.GetDisplayNode()
-    if source is not None:
-        shown.SetAutoWindowLevel(False)  # which would go through all voxels
-        shown.SetWindowLevel(source.GetWindow(), source.GetLevel())
-        shown.SetAndObserveColorNodeID(source.GetColorNodeID())
+def _display(scene: Any, done: RegistrationOutputs, inputs: RegistrationInputs, added: list[Any]) -> None:
+    """Show the results as their sources are shown; what is displayed already stays as the user wants it."""
+    source = inputs.moving.GetDisplayNode()
+    window, level = (source.GetWindow(), source.GetLevel()) if source is not None else (400.0, 40.0)
+    largest = done.report["uncertainty_mm"]["max"] or 1.0
+    volumes = (
+        (done.warpedVolume, window, level, source.GetColorNodeID() if source is not None else None),
+        (done.jacobian, 2.0, 1.0, None),
+        (done.uncertainty, largest, largest / 2, None),
+    )
+    for node, itsWindow, itsLevel, colours in volumes:
+        if node.GetDisplayNode() is None:
+            added.append(scene.AddNode(_volumeDisplay(itsWindow, itsLevel, colours)))
+            node.SetAndObserveDisplayNodeID(added[-1].GetID())
     for node, segmentation in zip(done.warpedSegmentations, inputs.segmentations, strict=True):
-        mrml_conversion.copyDisplay(node, segmentation)
+        if node.GetDisplayNode() is None:
+            mrml_conversion.copyDisplay(node, segmentation)
+    for node in (done.transform, done.inverseTransform, *done.warpedSegmentations):
+        if node is not None and node.GetDisplayNode() is None:
+            node.CreateDefaultDisplayNodes()
+
+
+def _volumeDisplay(window: float, level: float, colours: str | None) -> Any:
+    """A display node with a window of its own: the automatic one goes through all voxels, 0.1 s for a scan."""
+    display = slicer.vtkMRMLScalarVolumeDisplayNode()
+    display.SetAutoWindowLevel(False)
+    display.SetWindowLevel(window, level)
+    display.SetAndObserveColorNodeID(colours or "vtkMRMLColorTableNodeGrey")
+    return display
 
 
 def _folder(
