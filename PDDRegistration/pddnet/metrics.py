@@ -15,6 +15,9 @@ from pddnet.warp import DisplacementField, SpatialTransform
 
 _SMALLEST_DETERMINANT, _LARGEST_DETERMINANT = 1e-9, 1e9
 _SLAB_VOXELS = 1 << 20
+_FIRST_REACH_MM = 8.0
+_PAIRS_PER_STEP = 2  # as many pairs as cost as much as one step of a voxel
+_PAIRS_AT_ONCE = 1 << 20
 
 
 def dice(a: LabelMap, b: LabelMap) -> dict[int, float]:
@@ -252,19 +255,35 @@ def _surface(mask: torch.Tensor) -> torch.Tensor:
 
 
 def _distances(sources: torch.Tensor, targets: torch.Tensor, geometry: ImageGeometry) -> torch.Tensor:
-    """Distance in mm (N,) of each set voxel of `sources` to the nearest of `targets`, both (D, H, W)."""
-    squared = torch.where(targets, 0.0, torch.inf)
-    for axis, spacing in ((2, geometry.spacing[0]), (1, geometry.spacing[1])):
-        squared = _spread(squared, axis, spacing)
-    z, y, x = sources.nonzero(as_tuple=True)
-    steps = torch.arange(len(squared))[:, None] - z  # (D, N)
-    return (squared[:, y, x] + (steps * geometry.spacing[2]) ** 2).amin(0).sqrt().double()
+    """Distance in mm (N,) of each set voxel of `sources` to the nearest of `targets`, both (D, H, W).
+
+    Looked for near by at first, and farther away for the voxels that have found nothing: most surfaces are close. The
+    last few are compared with every target.
+    """
+    points, ends = sources.nonzero(), targets.nonzero()
+    distances, searching = torch.empty(len(points)), torch.arange(len(points))
+    farthest = max(n * s for n, s in zip(sources.shape, reversed(geometry.spacing), strict=True))
+    reach = _FIRST_REACH_MM
+    while len(searching):
+        if len(searching) * len(ends) <= _PAIRS_PER_STEP * targets.numel() * reach / min(geometry.spacing):
+            distances[searching] = _nearest(points[searching], ends, geometry)
+            break
+        squared = torch.where(targets, 0.0, torch.inf)
+        for axis, spacing in ((2, geometry.spacing[0]), (1, geometry.spacing[1])):
+            squared = _spread(squared, axis, spacing, int(reach / spacing) + 1)
+        steps = int(reach / geometry.spacing[2]) + 1
+        distances[searching] = _nearest_along_z(squared, points[searching], geometry.spacing[2], steps).sqrt()
+        if reach >= farthest:
+            break
+        searching = searching[distances[searching] > reach]  # up to the reach a distance is the shortest
+        reach *= 2
+    return distances.double()
 
 
-def _spread(squared: torch.Tensor, axis: int, spacing: float) -> torch.Tensor:
-    """The smallest, along an axis, of each voxel's squared distance plus the squared way to that voxel."""
+def _spread(squared: torch.Tensor, axis: int, spacing: float, steps: int) -> torch.Tensor:
+    """The smallest, within `steps` along an axis, of each voxel's squared distance plus the squared way to it."""
     best, length = squared.clone(), squared.shape[axis]
-    for shift in range(1, length):
+    for shift in range(1, min(steps + 1, length)):
         way = (shift * spacing) ** 2
         if way >= best.max():
             break
@@ -272,4 +291,26 @@ def _spread(squared: torch.Tensor, axis: int, spacing: float) -> torch.Tensor:
         for here, there in ((0, shift), (shift, 0)):
             part = best.narrow(axis, here, rest)
             torch.minimum(part, squared.narrow(axis, there, rest) + way, out=part)
+    return best
+
+
+def _nearest(points: torch.Tensor, targets: torch.Tensor, geometry: ImageGeometry) -> torch.Tensor:
+    """Distance in mm (N,) of points (N, 3) to the nearest of targets (M, 3), all array indices (z, y, x)."""
+    spacing = torch.tensor(geometry.spacing[::-1])
+    rows = max(1, _PAIRS_AT_ONCE // len(targets))
+    nearest = [
+        sum(((part[:, None, a] - targets[None, :, a]) * spacing[a]).square() for a in range(3)).amin(1)  # type: ignore[union-attr]
+        for part in (points[start : start + rows] for start in range(0, len(points), rows))
+    ]
+    return torch.cat(nearest).sqrt()
+
+
+def _nearest_along_z(squared: torch.Tensor, points: torch.Tensor, spacing: float, steps: int) -> torch.Tensor:
+    """The smallest (N,) of `squared` (D, H, W) plus the squared way along z, within `steps` of points (N, 3)."""
+    z, y, x = points.unbind(-1)
+    best, last = torch.full((len(points),), torch.inf), len(squared) - 1
+    for shift in range(-min(steps, last), min(steps, last) + 1):
+        there = z + shift
+        values = squared[there.clamp(0, last), y, x] + (shift * spacing) ** 2
+        torch.minimum(best, torch.where((there >= 0) & (there <= last), values, torch.inf), out=best)
     return best

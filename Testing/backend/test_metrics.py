@@ -75,13 +75,21 @@ def test_dice_is_1_for_equal_maps_and_0_for_a_label_that_one_map_lacks() -> None
     assert metrics.dice(both, box_map(1, 4, geometry)) == {1: 1.0, 2: 0.0}
 
 
+# farther and farther, everywhere at once, every pair, and as it is
+SEARCHES = [(0.0, 0.7), (0.0, 1e3), (1e9, 0.7), (metrics._PAIRS_PER_STEP, metrics._FIRST_REACH_MM)]
+
+
+@pytest.mark.parametrize(("pairs", "reach_mm"), SEARCHES)
 @examples(max_examples=15)
 @given(seeds)
-def test_surface_distances_agree_with_brute_force(seed: int) -> None:
+def test_surface_distances_agree_with_brute_force(pairs: float, reach_mm: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
     geometry = random_geometry(rng, 9, 16)
     a, b = blobs(rng, geometry), blobs(rng, geometry)
-    found = metrics.surface_distances(a, b)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(metrics, "_PAIRS_PER_STEP", pairs)
+        patch.setattr(metrics, "_FIRST_REACH_MM", reach_mm)
+        found = metrics.surface_distances(a, b)
     for label in set(a.labels) & set(b.labels):
         hd95, assd = brute_force_distances(a, b, label)
         assert (found[label].hd95, found[label].assd) == pytest.approx((hd95, assd), abs=1e-4)
