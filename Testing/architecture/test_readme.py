@@ -1,4 +1,4 @@
-"""Every command and the script in README.md run as they stand."""
+"""Every command and every script in README.md runs as it stands, and what it names on the panel is there."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import shlex
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
@@ -69,6 +70,7 @@ def test_set_up_commands_are_targets_of_the_makefile(readme: str, root: Path) ->
     for command in targets:
         dry_run = run_in(root, [*command, "--dry-run"])
         assert dry_run.returncode == 0, dry_run.stderr
+    assert "Testing/desktop/demo.py --out demo" in run_in(root, ["make", "demo", "--dry-run"]).stdout
     assert run_in(root, ["make", "no-such-target", "--dry-run"]).returncode != 0
 
 
@@ -87,7 +89,7 @@ def test_the_command_line_example_writes_its_results(readme: str, user_folder: P
 
 
 def test_the_python_example_brings_the_organ_back(readme: str, user_folder: Path) -> None:
-    (example,) = blocks(readme, "python")
+    (example,) = [block for block in blocks(readme, "python") if "import pddnet" in block]
     finished = run_in(user_folder, [sys.executable, "-W", "error", "-c", example])
     assert finished.returncode == 0, finished.stderr
     field = sitk.DisplacementFieldTransform(sitk.ReadTransform(str(user_folder / "fixed-to-moving.h5")))
@@ -98,3 +100,69 @@ def test_the_python_example_brings_the_organ_back(readme: str, user_folder: Path
     before = overlap.GetDiceCoefficient()
     overlap.Execute(organ, warped)
     assert overlap.GetDiceCoefficient() > max(0.9, before + 0.05)
+
+
+def test_the_slicer_examples_run_one_after_the_other(readme: str, root: Path, user_folder: Path) -> None:
+    """In a process of their own, on the stand-ins of the application, with a task that must finish by itself."""
+    examples = [block for block in blocks(readme, "python") if "import pddnet" not in block]
+    assert len(examples) == 2
+    script = user_folder / "console.py"
+    script.write_text(CONSOLE.format(root=str(root), examples="\n".join(examples)), encoding="utf-8")
+    finished = run_in(user_folder, [sys.executable, str(script)])
+    assert finished.returncode == 0, finished.stderr
+    assert finished.stdout.splitlines()[0].startswith("Atlas to CT 0")
+    assert finished.stdout.splitlines()[-1] == "Atlas warped to CT_1"
+
+
+CONSOLE = """
+import sys
+
+sys.path[:1] = [{root!r} + "/PDDRegistration", {root!r} + "/Testing"]
+from desktop import boot
+
+boot.start(withWidgets=True)
+import slicer
+from desktop import modules
+
+modules.load({root!r} + "/PDDRegistration/PDDRegistration.py")
+import numpy
+import SimpleITK
+
+place = numpy.diag([-5.0, -5.0, 5.0, 1.0])  # the images are in LPS
+for name, file, kind in (
+    ("CT", "fixed", "vtkMRMLScalarVolumeNode"),
+    ("Atlas", "moving", "vtkMRMLScalarVolumeNode"),
+    ("Organs", "atlas", "vtkMRMLLabelMapVolumeNode"),
+):
+    voxels = SimpleITK.GetArrayFromImage(SimpleITK.ReadImage(file + ".nii.gz"))
+    slicer.util.addVolumeFromArray(voxels, place, name, kind)
+{examples}
+while task.state == "running":
+    slicer.app.processEvents()
+assert task.state == "finished", task.error
+"""
+
+
+def test_what_the_tutorial_names_in_bold_is_on_the_panel(readme: str, root: Path) -> None:
+    module = root / "PDDRegistration"
+    panel = ElementTree.parse(module / "Resources" / "UI" / "PDDRegistration.ui").getroot()
+    texts = {element.text for element in panel.iter("string")}
+    for file in ("sample_data.py", "run_panel.py"):
+        source = (module / "PDDRegistrationLib" / file).read_text("utf-8")
+        texts.update(re.findall(r'_\("([^"]+)"\)', source))
+    start, end = readme.index("## Tutorial"), readme.index("## From Python in Slicer")
+    named = {" ".join(words.split()) for words in re.findall(r"\*\*([^*]+)\*\*", readme[start:end])}
+    named -= {"To move something else along", "Inverse residual"}
+    assert len(named) > 20
+    assert {name for name in named if name not in texts} == set()
+
+
+def test_the_pictures_are_those_that_the_script_makes_and_small(readme: str, root: Path) -> None:
+    shown = re.findall(r"!\[[^\]]+\]\((Resources/Screenshots/[^)]+)\)", readme)
+    there = {f"Resources/Screenshots/{file.name}" for file in (root / "Resources" / "Screenshots").iterdir()}
+    assert len(shown) == len(set(shown)) == 4
+    assert set(shown) == there
+    script = (root / "Testing" / "desktop" / "screenshots.py").read_text("utf-8")
+    for path in shown:
+        assert (root / path).stat().st_size < 300_000
+        assert Path(path).name in script

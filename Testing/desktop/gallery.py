@@ -91,10 +91,10 @@ def clicked(panel, buttons):
         panel.ui.backButton.click()
 
 
-def panelImage(panel) -> np.ndarray:
-    """(height, width, 3) uint8 of the whole panel, as tall as it wants to be."""
+def panelImage(panel, height=0) -> np.ndarray:
+    """(height, width, 3) uint8 of the whole panel, as tall as it wants to be but at least of this height."""
     slicer.app.processEvents()
-    panel.widget.resize(PANEL_WIDTH, panel.widget.sizeHint.height())
+    panel.widget.resize(PANEL_WIDTH, max(panel.widget.sizeHint.height(), height))
     slicer.app.processEvents()
     with TemporaryDirectory() as folder:
         path = Path(folder, "panel.png")
