@@ -39,6 +39,13 @@ class PDDRegistration(ScriptedLoadableModule):
             "Please cite it when you use this module."
         )
         slicer.app.connect("startupCompleted()", self.registerSamples)
+        slicer.mrmlScene.AddObserver(slicer.vtkMRMLScene.EndImportEvent, self.onSceneImported)
+
+    def onSceneImported(self, scene, _event):
+        """Make transforms of this module mean what they meant when they were saved."""
+        from PDDRegistrationLib.output_nodes import restoreTransforms
+
+        restoreTransforms(scene)
 
     def registerSamples(self):
         """Offer sample scans in the Sample Data module."""

@@ -126,6 +126,14 @@ def targetsOf(chosen: list[Any] | None, count: int) -> list[Any]:
     return given + [None] * (count - len(given))
 
 
+def restoreTransforms(scene: Any) -> None:
+    """After a scene was loaded: Slicer reads grid transforms as cubic, and those of a registration are linear."""
+    for number in range(scene.GetNumberOfNodesByClass("vtkMRMLTransformNode")):
+        node = scene.GetNthNodeByClass(number, "vtkMRMLTransformNode")
+        if node.GetAttribute(PROVENANCE):
+            mrml_conversion.interpolateLinearly(node)
+
+
 def allNodes(outputs: RegistrationOutputs) -> list[Any]:
     """The output nodes there are."""
     nodes = [

@@ -101,7 +101,8 @@ class RegistrationParameters:
     @classmethod
     def all(cls, scene: Any) -> list[RegistrationParameters]:
         """Those of the scene, in the order they were added."""
-        nodes = slicer.util.getNodesByClass("vtkMRMLScriptedModuleNode", scene)
+        count = scene.GetNumberOfNodesByClass("vtkMRMLScriptedModuleNode")
+        nodes = [scene.GetNthNodeByClass(number, "vtkMRMLScriptedModuleNode") for number in range(count)]
         return [cls(node) for node in nodes if node.GetModuleName() == MODULE]
 
     @classmethod

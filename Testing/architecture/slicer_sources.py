@@ -14,7 +14,7 @@ PANEL_LAYERS = (
     {"self_test"},
     {"widget"},
     {"advanced_panel", "input_panel", "parameter_panel", "quality_panel", "run_panel", "view_controls"},
-    {"controls", "event_loop", "sample_data"},
+    {"controls", "event_loop", "input_watch", "sample_data"},
 )
 LAYERS = (
     *PANEL_LAYERS,

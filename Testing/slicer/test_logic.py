@@ -14,7 +14,7 @@ import vtk
 
 from desktop.scans import addPair, digest, itkTransform, lpsImage, lpsLabels
 from PDDRegistrationLib import RegistrationLogic
-from PDDRegistrationLib.output_nodes import PROVENANCE, allNodes
+from PDDRegistrationLib.output_nodes import PROVENANCE, allNodes, restoreTransforms
 from PDDRegistrationLib.settings import (
     RegistrationError,
     RegistrationInputs,
@@ -100,6 +100,34 @@ def test_the_inputs_are_left_as_they_were(scene, pair):
     before = [digest(node) for node in nodes]
     RegistrationLogic(scene).register(pair.fixed, pair.moving, [pair.movingSegmentation], **QUICK)
     assert [digest(node) for node in nodes] == before
+
+
+def test_outputs_come_back_from_a_saved_scene_as_they_were(scene, pair, tmp_path):
+    done = RegistrationLogic(scene).register(pair.fixed, pair.moving, [pair.movingSegmentation], **QUICK)
+    points = np.random.default_rng(0).uniform(-80, 80, (50, 3))
+    expected = [done.transform.GetTransformFromParent().TransformPoint(point) for point in points]
+    voxels = slicer.util.arrayFromVolume(done.warpedVolume).copy()
+    names = [node.GetName() for node in allNodes(done)]
+    provenance = done.transform.GetAttribute(PROVENANCE)
+    slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    scene.Clear(False)
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    back = [scene.GetFirstNodeByName(name) for name in names]
+    assert None not in back
+    transform = back[0]
+    cubic = [transform.GetTransformFromParent().TransformPoint(point) for point in points]
+    restoreTransforms(scene)
+    found = [transform.GetTransformFromParent().TransformPoint(point) for point in points]
+    assert np.allclose(found, expected, atol=1e-4)
+    assert not np.allclose(cubic, expected, atol=1e-3)  # Slicer's own reading would not do
+    assert transform.GetAttribute(PROVENANCE) == provenance
+    assert transform.GetNodeReference("spatialRegistrationFixed").GetName() == "Fixed"
+    warped = scene.GetFirstNodeByName(done.warpedVolume.GetName())
+    assert (slicer.util.arrayFromVolume(warped) == voxels).all()
+    hierarchy = slicer.vtkMRMLSubjectHierarchyNode.GetSubjectHierarchyNode(scene)
+    folders = {hierarchy.GetItemParent(hierarchy.GetItemByDataNode(node)) for node in back}
+    assert len(folders) == 1
+    assert hierarchy.GetItemName(folders.pop()).startswith("Registration of")
 
 
 def test_chosen_output_nodes_are_updated_and_keep_their_names(scene, pair):
