@@ -13,7 +13,7 @@ import vtk
 from pddnet.job import SyntheticRequest
 
 _PAIR = SyntheticRequest(size=(60, 50, 70), spacing_mm=6.0)
-_FASTER = {"preset": "fast", "levels": 2}
+_FASTER = {"preset": "generic", "levels": 2}  # on the grid of the scans, which is coarse
 _LONGEST_S = 300.0
 
 

@@ -15,6 +15,7 @@ class Options:
         folder: PDDREGISTRATION_OUT, where everything is written.
         install: PDDREGISTRATION_INSTALL=1, install PyTorch where it is missing.
         levels: PDDREGISTRATION_LEVELS, how many levels are computed; 0 for all of the preset.
+        preset: PDDREGISTRATION_PRESET, e.g. generic; "" for the one that a sample chooses.
         size: PDDREGISTRATION_SIZE, e.g. 60x50x70, voxels of the made-up scans; None for what the panel makes.
         patience: PDDREGISTRATION_PATIENCE, seconds after which a step that does nothing ends the application.
         pauseMs: PDDREGISTRATION_PAUSE_MS, how long the event loop may be kept waiting during a run.
@@ -23,6 +24,7 @@ class Options:
     folder: Path
     install: bool = False
     levels: int = 0
+    preset: str = ""
     size: tuple[int, int, int] | None = None
     patience: float = 2400.0
     pauseMs: float = 100.0
@@ -44,6 +46,7 @@ class Options:
             Path(folder).expanduser().resolve(),
             environment.get("PDDREGISTRATION_INSTALL", "") == "1",
             int(_number(environment, "PDDREGISTRATION_LEVELS", cls.levels)),
+            environment.get("PDDREGISTRATION_PRESET", ""),
             _size(environment.get("PDDREGISTRATION_SIZE", "")),
             _number(environment, "PDDREGISTRATION_PATIENCE", cls.patience),
             _number(environment, "PDDREGISTRATION_PAUSE_MS", cls.pauseMs),

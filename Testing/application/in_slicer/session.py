@@ -65,6 +65,8 @@ class Session:
         temporary = options.folder / "temporary"
         temporary.mkdir(parents=True, exist_ok=True)
         tempfile.tempdir = str(temporary)  # so that what a registration leaves can be told from anything else
+        for old in options.folder.glob("failed-*.png"):
+            old.unlink()
         self._temporary, self._hangFile = temporary, options.folder / "hang.txt"
         self._hang = self._hangFile.open("w", encoding="utf-8")
         self._user = User(options, Dialogs(options.install), temporary)

@@ -15,7 +15,7 @@ from PDDRegistrationLib.output_nodes import PROVENANCE, TRANSFORM_ROLE
 from .geometry import displaced, ijkToRas, interiorPoints, sampled, voxelsOf
 from .user import User, expect
 
-_MAY_BE_EMPTY = ("foldingButton",)  # where nothing folds there is nothing to see
+_MAY_BE_EMPTY = {"foldingButton"}  # where nothing folds there is nothing to see
 
 
 def outputsAreInOrder(user: User) -> None:
@@ -98,8 +98,9 @@ def organsOverlap(user: User) -> None:
 def showsViews(user: User) -> Iterator[None]:
     """Each button of the section View: one click shows something, the next takes it away."""
     user.result  # noqa: B018 (says why there is nothing to see)
-    ui, pictures = user.ui, user.pictures
-    expect(pictures.possible or slicer.app.revision == "stand-in", "there are views")
+    ui = user.ui
+    if not user.pictures.possible:
+        user.record.notes.append("there are no views: only the buttons were looked at")
     ui.inputsSection.collapsed = ui.qualitySection.collapsed = True
     ui.viewSection.collapsed = False
     slicer.util.resetSliceViews()
@@ -117,9 +118,7 @@ def showsViews(user: User) -> Iterator[None]:
         yield from user.settle()
         expect(button.checked, f"{button.name} stays down")
         expect(ui.legendLabel.text, f"a legend for {button.name}")
-        seen = _look(user, f"view-{button.name.removesuffix('Button')}")
-        if button.name not in _MAY_BE_EMPTY and pictures.possible:
-            expect(seen != plain, f"{button.name} changes the views")
+        yield from _changes(user, button.name, plain)
         button.click()
         yield from user.settle(0.1)
         expect(not button.checked, f"{button.name} is up again")
@@ -177,6 +176,17 @@ def _movesSliders(user: User) -> Iterator[None]:
             expect(_look(user, "view-slider") != before, f"{slider.name} changes the views")
         slider.setValue(value)
         button.click()
+
+
+def _changes(user: User, button: str, plain: str) -> Iterator[None]:
+    """A picture of what a button shows; flicker shows what was there before, too, but not for long."""
+    name = f"view-{button.removesuffix('Button')}"
+    looks = [_look(user, name)]
+    while looks[-1] == plain and len(looks) < 6:
+        yield from user.settle()
+        looks.append(_look(user, name))
+    if button not in _MAY_BE_EMPTY and user.pictures.possible:
+        expect(looks[-1] != plain, f"{button} changes the views")
 
 
 def _look(user: User, name: str) -> str:

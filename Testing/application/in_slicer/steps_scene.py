@@ -78,8 +78,7 @@ def registersBrainTumor(user: User) -> Iterator[None]:
     if errors:
         raise Skipped(f"they could not be downloaded: {errors[0].splitlines()[0]}")
     expect(user.ui.registerButton.enabled, f"Register can be pressed: {user.ui.registerButton.toolTip}")
-    if user.options.levels:
-        user.ui.levelsSpinBox.setValue(user.options.levels)
+    user.choosesLess()
     slicer.util.resetSliceViews()
     yield from user.settle()
     user.photograph("brain-sample", panelToo=True)

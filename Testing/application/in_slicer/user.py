@@ -9,6 +9,8 @@ from typing import Any
 
 import slicer
 
+from PDDRegistrationLib.input_panel import presetNames
+
 from .dialogs import Dialogs
 from .options import Options
 from .pictures import Pictures
@@ -83,6 +85,13 @@ class User:
         yield
         while time.monotonic() < end:
             yield
+
+    def choosesLess(self) -> None:
+        """The preset and the number of levels that were asked for, so that it takes less time."""
+        if self.options.preset:
+            self.ui.presetComboBox.setCurrentIndex(presetNames().index(self.options.preset))
+        if self.options.levels:
+            self.ui.levelsSpinBox.setValue(self.options.levels)
 
     def press(self, begins: str) -> None:
         """Click Register.
