@@ -148,7 +148,8 @@ def _available(descriptor: int) -> int:
 def _ofItsOwn() -> dict[str, object]:
     """Arguments of Popen for a process that can be ended with its children, and that opens no window."""
     if os.name == "nt":
-        return {"creationflags": subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW}
+        flags = subprocess.CREATE_NEW_PROCESS_GROUP | subprocess.CREATE_NO_WINDOW
+        return {"creationflags": flags | subprocess.BELOW_NORMAL_PRIORITY_CLASS}  # the application goes first
     return {"start_new_session": True}
 
 

@@ -6,6 +6,7 @@ import importlib.metadata
 import os
 import platform
 
+_NICENESS = 5  # of 19; an idle machine gives all its time all the same
 _PACKAGES = ("torch", "numpy", "SimpleITK")
 
 
@@ -15,6 +16,15 @@ def let_waiting_threads_sleep() -> None:
     What the user has set stays.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def let_others_go_first() -> None:
+    """Lower this process's priority, so that the program that waits for it stays responsive on the same cores.
+
+    POSIX; on Windows whoever starts the process asks for it.
+    """
+    if hasattr(os, "nice"):
+        os.nice(_NICENESS)
 
 
 def installed_versions() -> dict[str, str]:

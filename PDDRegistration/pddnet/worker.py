@@ -19,7 +19,7 @@ from pathlib import Path
 import pddnet
 from pddnet.errors import DeviceError, InputError, is_out_of_memory
 from pddnet.job_events import Failed, Started
-from pddnet.process import installed_versions, let_waiting_threads_sleep
+from pddnet.process import installed_versions, let_others_go_first, let_waiting_threads_sleep
 from pddnet.published_weights import CheckpointError
 from pddnet.worker_channel import Channel, leave, taken_over_stdin, taken_over_stdout, watch
 
@@ -42,6 +42,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parsed = parser.parse_args(arguments)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # end at once, whatever this process has inherited
+    let_others_go_first()
     folder: Path = parsed.folder
 
     def gone() -> None:

@@ -449,6 +449,13 @@ def test_sigterm_ends_it_at_once(long_folder: Path) -> None:
     assert (long_folder / "request.json").exists()  # the other program is there and cleans up
 
 
+@pytest.mark.skipif(not hasattr(os, "nice"), reason="priorities are POSIX's")
+def test_it_leaves_the_cores_to_who_waits_for_it(long_folder: Path) -> None:
+    with in_the_middle(long_folder) as process:
+        assert os.getpriority(os.PRIO_PROCESS, process.pid) > os.getpriority(os.PRIO_PROCESS, 0)
+        process.kill()
+
+
 def test_it_says_every_second_that_it_lives_and_moves(long_folder: Path) -> None:
     process = in_the_middle(long_folder)
     assert process.stdout is not None
