@@ -26,6 +26,11 @@ class Pictures:
         """Whether there are views."""
         return slicer.app.layoutManager() is not None
 
+    def fit(self) -> None:
+        """Show all of the scans in the slice views."""
+        if self.possible:
+            slicer.util.resetSliceViews()
+
     def window(self, name: str) -> str:
         """Save the main window; returns the file's name."""
         if self.possible:

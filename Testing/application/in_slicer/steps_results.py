@@ -103,7 +103,7 @@ def showsViews(user: User) -> Iterator[None]:
         user.record.notes.append("there are no views: only the buttons were looked at")
     ui.inputsSection.collapsed = ui.qualitySection.collapsed = True
     ui.viewSection.collapsed = False
-    slicer.util.resetSliceViews()
+    user.pictures.fit()
     yield from user.settle()
     plain = _look(user, "view-plain")
     buttons = [

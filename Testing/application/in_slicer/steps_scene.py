@@ -79,7 +79,7 @@ def registersBrainTumor(user: User) -> Iterator[None]:
         raise Skipped(f"they could not be downloaded: {errors[0].splitlines()[0]}")
     expect(user.ui.registerButton.enabled, f"Register can be pressed: {user.ui.registerButton.toolTip}")
     user.choosesLess()
-    slicer.util.resetSliceViews()
+    user.pictures.fit()
     yield from user.settle()
     user.photograph("brain-sample", panelToo=True)
     user.press("the registration")
@@ -100,7 +100,7 @@ def registersBrainTumor(user: User) -> Iterator[None]:
 
 def _showsAgain(user: User) -> Iterator[None]:
     """The result that was read can be shown as before."""
-    slicer.util.resetSliceViews()
+    user.pictures.fit()
     yield from user.settle()
     plain = user.pictures.views("read-plain")[1] if user.pictures.possible else ""
     for button in (user.ui.checkerboardButton, user.ui.outlinesButton, user.ui.gridButton):
