@@ -208,6 +208,7 @@ def test_a_failure_at_the_end_leaves_the_earlier_results_as_they_were(settings, 
         raise OSError("No space left on device")
 
     (tmp_path / "report.json").write_text("mine")
+    monkeypatch.setattr(Demonstration, "draw", lambda _self, folder, _outputs: (folder / "panel.png").touch())
     monkeypatch.setattr(demo_run, "writeCsv", fail)
     with pytest.raises(OSError, match="No space"):
         runDemo(tmp_path, settings, PAIR, ignore, go_on)
