@@ -30,14 +30,15 @@ _UNCERTAINTY = (
     (0.75, 0.95, 0.45, 0.10),
     (1.0, 1.0, 0.95, 0.45),
 )
-# (mm, red, green, blue)
+# (part of the range, red, green, blue)
 _DISPLACEMENT = (
     (0.0, 0.35, 0.60, 0.95),
-    (3.0, 0.30, 0.90, 0.85),
-    (8.0, 0.95, 0.95, 0.30),
-    (15.0, 1.0, 0.55, 0.10),
-    (25.0, 1.0, 0.20, 0.20),
+    (0.12, 0.30, 0.90, 0.85),
+    (0.32, 0.95, 0.95, 0.30),
+    (0.6, 1.0, 0.55, 0.10),
+    (1.0, 1.0, 0.20, 0.20),
 )
+_SMALLEST_DISPLACEMENT_RANGE = 25.0  # mm: small displacements look small
 
 
 def jacobianColours(scene: Any) -> Any:
@@ -77,15 +78,26 @@ def removeUnusedColours(scene: Any) -> None:
             removeAuxiliary(scene, purpose)
 
 
-def displacementColours(scene: Any) -> Any:
-    """The colour node of displacements in mm. Slicer's own begins with a grey that cannot be seen on soft tissue."""
+def displacementColours(scene: Any, limit: float) -> Any:
+    """The colour node of displacements from 0 to `limit` mm.
+
+    Slicer's own begins with a grey that cannot be seen on soft tissue.
+    """
     node = auxiliaryNode(scene, "vtkMRMLProceduralColorNode", DISPLACEMENT, saved=True)
     function = node.GetColorTransferFunction()
-    if function.GetSize() != len(_DISPLACEMENT):
+    if function.GetRange() != (0.0, limit):
         function.RemoveAllPoints()
-        for knot in _DISPLACEMENT:
-            function.AddRGBPoint(*knot)
+        for part, *colour in _DISPLACEMENT:
+            function.AddRGBPoint(part * limit, *colour)
     return node
+
+
+def displacementLimit(transform: Any) -> float:
+    """The upper end of the displacements' colours in mm: 25, or what all but one in fifty stay below."""
+    vectors = slicer.util.arrayFromGridTransform(transform).reshape(-1, 3)
+    sample = vectors[:: max(1, len(vectors) // 100_000)]
+    reached = np.percentile(np.linalg.norm(sample, axis=1), 98) if len(sample) else 0.0
+    return float(max(_SMALLEST_DISPLACEMENT_RANGE, np.ceil(reached)))
 
 
 def giveJacobianColours(scene: Any, volume: Any) -> None:

@@ -32,7 +32,7 @@ def legendOf(display: Any) -> list[str]:
     both = bool(nodes.fixedSegmentations), bool(nodes.warpedSegmentations)
     texts = [
         modeText(display.mode, nodes, display.flipped),
-        transformText(display.transformKind, display.spacingMm),
+        transformText(display.transformKind, display.spacingMm, nodes.transform),
         foldingText(*display.folds) if display.folding else "",
         jacobianText() if display.jacobian else "",
         uncertaintyText(nodes.uncertainty) if display.uncertainty else "",
@@ -56,7 +56,7 @@ def modeText(mode: str, nodes: Any, flipped: bool) -> str:
     return text.format(fixed=fixed, moving=moving, warped=warped)
 
 
-def transformText(kind: str, spacingMm: float) -> str:
+def transformText(kind: str, spacingMm: float, transform: Any) -> str:
     """What the drawing of the transform means, "" when it is off."""
     text = {
         "grid": _(
@@ -66,8 +66,11 @@ def transformText(kind: str, spacingMm: float) -> str:
             "Arrows, {mm:g} mm apart: from a place in the moving scan to the same tissue in the fixed one"
         ),
         "contours": _("Contours: displacement in steps of {mm:g} mm"),
-    }.get(kind, "")
-    return text.format(mm=spacingMm)
+    }.get(kind)
+    if text is None:
+        return ""
+    limit = colours.displacementLimit(transform)
+    return text.format(mm=spacingMm) + _("; blue moves little, red {limit:g} mm or more").format(limit=limit)
 
 
 def foldingText(count: int, total: int) -> str:

@@ -20,7 +20,13 @@ from pddnet.job import SyntheticFiles
 from .mrml_geometry import geometryOfVolume
 from .mrml_masks import exportMask
 from .mrml_segmentations import copyDisplay, exportSegmentation, makeSegmentation, makeSegmentationOfLabels
-from .mrml_transforms import exportParents, exportTransform, interpolateLinearly, makeGridTransform
+from .mrml_transforms import (
+    exportParents,
+    exportTransform,
+    hasRightAngles,
+    interpolateLinearly,
+    makeGridTransform,
+)
 from .mrml_volumes import exportVolume, makeVolume
 
 __all__ = [
@@ -31,6 +37,7 @@ __all__ = [
     "exportTransform",
     "exportVolume",
     "geometryOfVolume",
+    "hasRightAngles",
     "interpolateLinearly",
     "landmarkPoints",
     "makeGridTransform",

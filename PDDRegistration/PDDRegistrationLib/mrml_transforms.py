@@ -22,6 +22,7 @@ from .mrml_geometry import (
     allocate,
     geometryOfVolume,
     rasMatrixOf,
+    toNumpy,
     toVtk,
     transformBetween,
 )
@@ -95,6 +96,13 @@ def interpolateLinearly(node: Any) -> None:
     transform = node.GetTransformFromParentAs("vtkOrientedGridTransform", False, True)
     if transform is not None and transform.GetInterpolationMode() != vtk.VTK_LINEAR_INTERPOLATION:
         transform.SetInterpolationModeToLinear()
+
+
+def hasRightAngles(node: Any) -> bool:
+    """Whether the axes of a grid transform node's grid are at right angles."""
+    transform = node.GetTransformFromParentAs("vtkOrientedGridTransform", False, True)
+    direction = toNumpy(transform.GetGridDirectionMatrix())[:3, :3]
+    return bool(np.allclose(direction.T @ direction, np.eye(3), atol=1e-6))
 
 
 def _gridTransform(image: vtk.vtkImageData, geometry: ImageGeometry) -> Any:

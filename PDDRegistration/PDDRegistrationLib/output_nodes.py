@@ -50,6 +50,7 @@ def commit(
         _putUnderParentOf(inputs.fixed, done)
         _tellProvenance(done, inputs, settings, report)
         _display(scene, done, inputs, added)
+        _storeSmall(done)
         done.folderItem = _folder(scene, done, wanted, inputs)
     except Exception:
         for node in added:
@@ -201,6 +202,14 @@ def _tellProvenance(
     for node in allNodes(done):
         if node is not done.transform:
             node.SetNodeReferenceID(TRANSFORM_ROLE, done.transform.GetID())
+
+
+def _storeSmall(done: RegistrationOutputs) -> None:
+    """Let transforms be saved compressed, which halves them; not where NIfTI cannot hold the grid, under a shear."""
+    for node in filter(None, (done.transform, done.inverseTransform)):
+        if node.GetStorageNode() is None and mrml_conversion.hasRightAngles(node):
+            node.AddDefaultStorageNode()
+            node.GetStorageNode().SetDefaultWriteFileExtension("nii.gz")
 
 
 def _display(scene: Any, done: RegistrationOutputs, inputs: RegistrationInputs, added: list[Any]) -> None:

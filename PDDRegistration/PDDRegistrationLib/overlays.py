@@ -11,7 +11,7 @@ from slicer.i18n import tr as _
 from vtk.util.numpy_support import numpy_to_vtk
 
 from .auxiliary import PURPOSE, auxiliaryNode, auxiliaryNodes, findAuxiliary, removeAuxiliary, removeNode
-from .colours import FOLDING_COLOUR, displacementColours
+from .colours import FOLDING_COLOUR, displacementColours, displacementLimit
 from .view_state import ViewState
 
 FOLDING, LEGEND, OUTLINE = "folding", "colour legend", "outline of "
@@ -164,7 +164,7 @@ def showTransform(
         "contours": display.VIS_MODE_CONTOUR,
     }
     display.SetVisualizationMode(modes[kind])
-    display.SetAndObserveColorNodeID(displacementColours(scene).GetID())
+    display.SetAndObserveColorNodeID(displacementColours(scene, displacementLimit(transform)).GetID())
     display.SetAndObserveRegionNode(fixed)
     if kind == "grid":
         display.SetGridSpacingMm(spacingMm)

@@ -15,7 +15,10 @@ from .controls import Control, connected, nodeControl
 from .doubts import doubts
 from .quality import summaryRows, writeCsv
 
-_WARNING_STYLE = "QLabel { background: #fff3cd; color: #5c4400; border: 1px solid #e0c060; border-radius: 3px; padding: 4px; }"
+_WARNING_STYLE = (
+    "QLabel { background: #fff3cd; color: #5c4400; border: 1px solid #e0c060; "
+    "border-radius: 3px; padding: 4px; }"
+)
 
 
 class QualityPanel:

@@ -18,7 +18,6 @@ from .doubts import doubts
 from .event_loop import QtEventLoop
 from .input_panel import InputPanel
 from .input_watch import InputWatch
-from .mrml_transforms import interpolateLinearly
 from .parameter_panel import ParameterPanel
 from .quality_panel import QualityPanel
 from .run_panel import RunPanel, clock
@@ -245,7 +244,5 @@ class RegistrationPanel:
             return
         result = self.parameters.result() if self.parameters is not None else RegistrationOutputs()
         self.result = result if result.report else None
-        for transform in filter(None, (result.transform, result.inverseTransform)):
-            interpolateLinearly(transform)  # it may have been read from a file
         self.quality.show(result.qualityTable, result.report)
         self.view.setNodes(displayedNodes(self.parameters) if self.result else None)

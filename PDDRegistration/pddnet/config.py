@@ -6,6 +6,7 @@ import math
 import tomllib
 from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, replace
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -218,7 +219,7 @@ def load_preset(name: str | Path | Preset) -> Preset:
         )
     file = resources.files("pddnet") / "presets" / f"{name}.toml" if bundled else Path(name)
     try:
-        return parse_preset(file.name.removesuffix(".toml"), tomllib.loads(file.read_text("utf-8")))
+        return _parsed(file.name.removesuffix(".toml"), file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, InputError, TypeError) as error:
         raise InputError(f"preset '{name}' cannot be used: {error}") from error
 
@@ -270,6 +271,12 @@ def _adjusted(level: Level, smoothness: float, instance_iterations: int | None) 
     if level.regulariser == "min-convolution":
         return replace(level, scale=level.scale / smoothness)
     return replace(level, couplings=tuple(coupling * smoothness for coupling in level.couplings))
+
+
+@lru_cache(maxsize=32)
+def _parsed(name: str, text: str) -> Preset:
+    """A preset is asked for again and again as a panel is used, and parsing one takes several milliseconds."""
+    return parse_preset(name, tomllib.loads(text))
 
 
 def parse_preset(name: str, table: Mapping[str, Any]) -> Preset:

@@ -102,7 +102,14 @@ def test_the_inputs_are_left_as_they_were(scene, pair):
     assert [digest(node) for node in nodes] == before
 
 
-def test_outputs_come_back_from_a_saved_scene_as_they_were(scene, pair, tmp_path):
+@pytest.mark.parametrize("parent", [None, "sheared"])
+def test_outputs_come_back_from_a_saved_scene_as_they_were(scene, pair, tmp_path, parent):
+    if parent is not None:
+        node = scene.AddNewNodeByClass("vtkMRMLLinearTransformNode", parent)
+        matrix = vtk.vtkMatrix4x4()
+        matrix.SetElement(0, 1, 0.2)
+        node.SetMatrixTransformToParent(matrix)
+        pair.fixed.SetAndObserveTransformNodeID(node.GetID())
     done = RegistrationLogic(scene).register(pair.fixed, pair.moving, [pair.movingSegmentation], **QUICK)
     points = np.random.default_rng(0).uniform(-80, 80, (50, 3))
     expected = [done.transform.GetTransformFromParent().TransformPoint(point) for point in points]
