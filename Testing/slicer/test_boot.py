@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import numpy as np
-from slicer.i18n import tr
-
 import slicer
+from slicer.i18n import tr
 
 
 def test_the_scene_is_new_and_is_the_one_slicer_util_uses(scene):

@@ -52,7 +52,7 @@ def choose(panel, fixed, moving, segmentation=None, levels=1):
 
 def wait_until_over(panel, seconds=120.0):
     until = time.monotonic() + seconds
-    while panel.run.busy or panel.ui.statusLabel.text.startswith("Finished") and panel.result is None:
+    while panel.run.busy or (panel.ui.statusLabel.text.startswith("Finished") and panel.result is None):
         assert time.monotonic() < until, panel.ui.stageLabel.text
         qt.QApplication.processEvents()
         time.sleep(0.001)
