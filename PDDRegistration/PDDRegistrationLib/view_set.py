@@ -9,8 +9,10 @@ from .comparison import COMPARE_MOVING, OFF, PAIRED, SIDE_BY_SIDE, Comparison
 from .cursor import CursorSynchronizer
 from .view_state import ViewState, setComposite
 
-_ADD = 2  # vtkMRMLSliceCompositeNode.Add: black in a colour map leaves the scan as it is
-_MAP_OPACITY = 0.7  # more would wash out what lies beneath
+# Modes of vtkMRMLSliceCompositeNode. Adding leaves the scan as it is where the map is black, which suits a map that is
+# mostly neutral; one that covers the whole body would wash out, so it is laid over, clear where it is small.
+_ADDED = {"Compositing": 2, "ForegroundOpacity": 0.7}
+_LAID_OVER = {"Compositing": 0, "ForegroundOpacity": 0.55}
 _LINKED = {"LinkedControl": 1, "HotLinkedControl": 1}
 
 
@@ -74,9 +76,8 @@ class ViewSet:
         elif colourMap is not None and wanted["BackgroundVolumeID"] is None:
             wanted["BackgroundVolumeID"] = display.nodes.fixed.GetID()
         if colourMap is not None:
-            wanted.update(
-                ForegroundVolumeID=colourMap.GetID(), ForegroundOpacity=_MAP_OPACITY, Compositing=_ADD
-            )
+            how = _LAID_OVER if colourMap is display.nodes.uncertainty else _ADDED
+            wanted.update(ForegroundVolumeID=colourMap.GetID(), **how)
         if display.linked or mode == SIDE_BY_SIDE:
             wanted.update(_LINKED)
         return wanted
