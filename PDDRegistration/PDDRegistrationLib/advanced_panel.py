@@ -13,6 +13,7 @@ from .controls import (
     checkBoxControl,
     choiceControl,
     connected,
+    listenToPath,
     nodeControl,
     numberControl,
     pathControl,
@@ -107,6 +108,6 @@ class AdvancedPanel:
 
         def listen(slot: Any) -> None:
             connected(box, "currentIndexChanged(int)", lambda _index: (enablePath(), slot()))
-            connected(line, "currentPathChanged(QString)", lambda _path: slot())
+            listenToPath(line, slot)
 
         return Control(box, show, read, listen)

@@ -102,4 +102,10 @@ def pathControl(line: Any) -> Control:
         if line.currentPath != path:  # setting it moves the cursor to the end while the user is typing
             line.currentPath = path
 
-    return Control(line, show, lambda: line.currentPath, _listening(line, "currentPathChanged(QString)"))
+    return Control(line, show, lambda: line.currentPath, lambda slot: listenToPath(line, slot))
+
+
+def listenToPath(line: Any, slot: Callable[[], Any]) -> None:
+    """Call `slot` when the path of a ctkPathLineEdit changes; it tells that it was emptied as an invalid input only."""
+    connected(line, "currentPathChanged(QString)", lambda *_arguments: slot())
+    connected(line, "validInputChanged(bool)", lambda valid: None if valid else slot())

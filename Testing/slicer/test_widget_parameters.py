@@ -117,6 +117,22 @@ def test_weights_from_a_file_need_the_file(panel):
     assert panel.parameters.weights == ""
 
 
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("pythonPathLineEdit", "python"),
+        ("keepPathLineEdit", "keepFolder"),
+        ("weightsPathLineEdit", "weights"),
+    ],
+)
+def test_an_emptied_path_is_no_path(panel, line, name):
+    panel.ui.weightsComboBox.setCurrentIndex(2)
+    getattr(panel.ui, line).currentPath = "/some/where"
+    assert getattr(panel.parameters, name) == "/some/where"
+    getattr(panel.ui, line).currentPath = ""
+    assert getattr(panel.parameters, name) == ""
+
+
 def test_levels_are_limited_to_those_of_the_preset(panel):
     panel.parameters.preset = "fast"
     assert panel.ui.levelsSpinBox.maximum == 5

@@ -97,6 +97,7 @@ class ctkPathLineEdit(QWidget):  # noqa: N801
 
     def __init__(self, *arguments):
         super().__init__(arguments[-1] if len(arguments) in (1, 4) else None)
+        self._valid = False
         self._edit = QLineEdit(self)
         self._edit.textChanged.connect(self._pathChanged)
         self._button = QToolButton(self)
@@ -105,7 +106,12 @@ class ctkPathLineEdit(QWidget):  # noqa: N801
         inRow(self, self._edit, self._button)
 
     def _pathChanged(self, path: str) -> None:
-        self.currentPathChanged.emit(path)
+        """CTK's validator wants at least one character: an emptied line tells only that it is not valid any more."""
+        if path:
+            self.currentPathChanged.emit(path)
+        if bool(path) != self._valid:
+            self._valid = bool(path)
+            self.validInputChanged.emit(self._valid)
 
     currentPath = forwarded(str, "_edit", "text")
     showBrowseButton = Property(
