@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -64,7 +65,7 @@ class QualityPanel:
 
     def _onExport(self, *_arguments: Any) -> None:
         path = qt.QFileDialog.getSaveFileName(
-            self._ui.exportButton, _("Export the quality table"), f"{self._name}.csv", _("Table (*.csv)")
+            self._ui.exportButton, _("Export the quality table"), _fileName(self._name), _("Table (*.csv)")
         )
         if not path:
             return
@@ -77,6 +78,11 @@ class QualityPanel:
                 _("The table could not be written to {path}; choose another place.").format(path=path),
                 detailedText=str(error),
             )
+
+
+def _fileName(name: str) -> str:
+    """For a node's name, which may hold what no file name may, as in "301: CT Thorax"."""
+    return re.sub(r'[\\/:*?"<>|]+', "_", name) + ".csv"
 
 
 def _twoColumns(rows: Sequence[tuple[str, str, str]]) -> str:

@@ -41,6 +41,12 @@ def panel(scene):
         yield opened
 
 
+def test_what_takes_long_to_draw_is_drawn_when_the_slider_is_let_go(panel):
+    assert not panel.ui.tileSlider.tracking
+    assert not panel.ui.spacingSlider.tracking
+    assert panel.ui.blendSlider.tracking
+
+
 def test_without_a_result_every_button_is_off_and_says_why(scene):
     with openPanel(scene) as panel:
         for name in (*_MODES, *_DRAWINGS, *_OVERLAYS):
@@ -179,6 +185,15 @@ def test_the_table_is_exported(panel, monkeypatch, tmp_path):
         rows = list(csv.reader(stream))
     assert len(rows) == 1 + 1 + len(REPORT["segments"])
     assert "liver" in rows[2]
+
+
+def test_the_name_offered_for_the_table_is_one_that_files_can_have(panel, monkeypatch):
+    offered = []
+    monkeypatch.setattr(qt.QFileDialog, "getSaveFileName", lambda *given: offered.append(given[2]) or "")
+    table = slicer.mrmlScene.AddNewNodeByClass("vtkMRMLTableNode", "301: CT a/b to 4: MR quality")
+    panel.quality.show(table, REPORT)
+    panel.ui.exportButton.click()
+    assert offered == ["301_ CT a_b to 4_ MR quality.csv"]
 
 
 def test_a_table_that_cannot_be_written_is_told(panel, monkeypatch, tmp_path):
