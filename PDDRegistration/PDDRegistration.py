@@ -38,19 +38,23 @@ class PDDRegistration(ScriptedLoadableModule):
             '<a href="https://doi.org/10.1007/978-3-030-32226-7_6">doi:10.1007/978-3-030-32226-7_6</a>. '
             "Please cite it when you use this module."
         )
-        slicer.app.connect("startupCompleted()", self.registerSamples)
+        slicer.app.connect("startupCompleted()", self.onStartup)
         slicer.mrmlScene.AddObserver(slicer.vtkMRMLScene.EndImportEvent, self.onSceneImported)
 
     def onSceneImported(self, scene, _event):
-        """Make transforms of this module mean what they meant when they were saved."""
+        """Make what this module saved mean what it meant."""
         from PDDRegistrationLib.output_nodes import restoreTransforms
+        from PDDRegistrationLib.overlays import showHidden
 
         restoreTransforms(scene)
+        showHidden(scene)
 
-    def registerSamples(self):
-        """Offer sample scans in the Sample Data module."""
+    def onStartup(self):
+        """Make the layout for pairs of scans known, and offer sample scans in the Sample Data module."""
+        from PDDRegistrationLib.layouts import registerPairedLayout
         from PDDRegistrationLib.sample_data import registerSampleData
 
+        registerPairedLayout(slicer.mrmlScene)
         registerSampleData(
             lambda: PDDRegistrationLogic().addSyntheticPair(),
             lambda name: self.resourcePath(f"Icons/{name}"),
@@ -61,8 +65,8 @@ class PDDRegistrationWidget(ScriptedLoadableModuleWidget):
     """Puts the panel where Slicer wants it."""
 
     def __init__(self, parent=None):
-        ScriptedLoadableModuleWidget.__init__(self, parent)
         self.logic = self.panel = None
+        ScriptedLoadableModuleWidget.__init__(self, parent)  # without a parent this calls setup()
 
     def setup(self):
         from PDDRegistrationLib.widget import makePanel
@@ -96,6 +100,7 @@ class PDDRegistrationLogic(RegistrationLogic, ScriptedLoadableModuleLogic):
     def __init__(self, parent=None):
         ScriptedLoadableModuleLogic.__init__(self, parent)
         RegistrationLogic.__init__(self, slicer.mrmlScene, QtEventLoop())
+        self.isSingletonParameterNode = False  # a scene may hold several registrations
 
 
 class PDDRegistrationTest(ScriptedLoadableModuleTest):
@@ -107,6 +112,7 @@ class PDDRegistrationTest(ScriptedLoadableModuleTest):
     def runTest(self):
         from PDDRegistrationLib import self_test
 
+        self_test.skipWithoutPackages(self)
         self.setUp()
         self.delayDisplay(_("Registering two made-up scans by script"))
         self_test.registersByScript(PDDRegistrationLogic())

@@ -35,10 +35,16 @@ def showPairedLayout(scene: Any) -> None:
     layout = layoutNode(scene)
     if layout is None:
         return
-    if not layout.IsLayoutDescription(PAIRED_LAYOUT):
-        layout.AddLayoutDescription(PAIRED_LAYOUT, _pairedDescription())
+    registerPairedLayout(scene)
     layout.RemoveAllMaximizedViewNodes()
     layout.SetViewArrangement(PAIRED_LAYOUT)
+
+
+def registerPairedLayout(scene: Any) -> None:
+    """Make the layout known: a scene that was saved with it would else be loaded without any view."""
+    layout = layoutNode(scene)
+    if layout is not None and not layout.IsLayoutDescription(PAIRED_LAYOUT):
+        layout.AddLayoutDescription(PAIRED_LAYOUT, _pairedDescription())
 
 
 def pairedLayoutShown(scene: Any) -> bool:

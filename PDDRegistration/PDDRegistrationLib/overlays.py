@@ -14,6 +14,7 @@ from .auxiliary import PURPOSE, auxiliaryNode, auxiliaryNodes, findAuxiliary, re
 from .colours import FOLDING_COLOUR, displacementColours, displacementLimit
 from .view_state import ViewState
 
+HIDDEN = "PDDRegistration.hidden"  # attribute of a display node of the user's that is hidden for the outlines
 FOLDING, LEGEND, OUTLINE = "folding", "colour legend", "outline of "
 # A broad pale band for where an organ is in the fixed scan; the warped outline should run inside it.
 _BAND: dict[str, float] = {"thickness": 7, "opacity": 0.45}
@@ -109,8 +110,21 @@ def showOutlines(
     for source in moving if otherViews else ():
         _outline(scene, source, _LINE, otherViews)
     for display in hidden:
-        display.SetVisibility2D(False)
+        if display.GetVisibility2D():
+            display.SetAttribute(
+                HIDDEN, "true"
+            )  # goes with everything else when the display node is restored
+            display.SetVisibility2D(False)
     return hidden
+
+
+def showHidden(scene: Any) -> None:
+    """After loading a scene that was saved with outlines: show what was hidden for them, as they are not saved."""
+    for index in range(scene.GetNumberOfNodesByClass("vtkMRMLSegmentationDisplayNode")):
+        display = scene.GetNthNodeByClass(index, "vtkMRMLSegmentationDisplayNode")
+        if display.GetAttribute(HIDDEN):
+            display.RemoveAttribute(HIDDEN)
+            display.SetVisibility2D(True)
 
 
 def _outline(scene: Any, source: Any, style: dict[str, float], viewIDs: list[str]) -> None:

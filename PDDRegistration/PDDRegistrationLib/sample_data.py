@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import slicer
 from slicer.i18n import tr as _
 
 CATEGORY = "PDDRegistration"
@@ -25,7 +26,7 @@ def registerSampleData(addSyntheticPair: Callable[[], Any], thumbnail: Callable[
     """Offer both pairs in the Sample Data module.
 
     Args:
-        addSyntheticPair: adds the made-up pair to the scene.
+        addSyntheticPair: adds the made-up pair to the scene; returns its nodes, "fixed" among them.
         thumbnail: path of a picture by its file name.
     """
     from SampleData import SampleDataLogic
@@ -49,8 +50,17 @@ def registerSampleData(addSyntheticPair: Callable[[], Any], thumbnail: Callable[
         uris="",  # Sample Data needs one for each file, and there is a file for each node
         fileNames="",
         nodeNames="",
-        customDownloader=lambda _source: addSyntheticPair(),
+        customDownloader=lambda _source: _addAndShow(addSyntheticPair),
     )
+
+
+def _addAndShow(addSyntheticPair: Callable[[], Any]) -> None:
+    """As Sample Data does with what it has downloaded; it would print an error where nobody looks."""
+    with slicer.util.tryWithErrorDisplay(_("The made-up scans could not be added.")):
+        pair = addSyntheticPair()
+        application = slicer.app.applicationLogic()
+        application.GetSelectionNode().SetActiveVolumeID(pair["fixed"].GetID())
+        application.PropagateVolumeSelection()
 
 
 def loadBrainTumor(scene: Any) -> dict[str, Any]:

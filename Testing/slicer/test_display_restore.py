@@ -11,7 +11,7 @@ import slicer
 
 from desktop import boot
 from desktop.display_stage import SHAPE, Stage, ras
-from PDDRegistrationLib import auxiliary, layouts
+from PDDRegistrationLib import auxiliary, layouts, overlays
 from PDDRegistrationLib.comparison import MODES
 from PDDRegistrationLib.display import ResultDisplay
 
@@ -238,3 +238,22 @@ def test_a_scene_saved_in_checkerboard_still_shows_the_fixed_scan(stage, tmp_pat
     shown = slicer.mrmlScene.GetSingletonNode("Red", "vtkMRMLSliceCompositeNode")
     assert shown.GetBackgroundVolumeID() == slicer.util.getNode("fixed").GetID()
     assert auxiliary.findAuxiliary(slicer.mrmlScene, "checkerboard") is None
+
+
+def test_a_scene_saved_with_outlines_shows_the_users_segmentations_again(stage, tmp_path):
+    stage.nodes.movingSegmentations[0].GetDisplayNode().SetVisibility2D(False)  # by the user
+    stage.display.setOutlines(True)
+    assert slicer.util.saveScene(str(tmp_path / "scene.mrb"))
+    stage.display.restore()
+    assert stage.nodes.fixedSegmentations[0].GetDisplayNode().GetAttribute(overlays.HIDDEN) is None
+    stage.manager.close()
+    boot.freshScene()
+    slicer.util.loadScene(str(tmp_path / "scene.mrb"))
+    shown = {
+        name: slicer.util.getNode(name).GetDisplayNode()
+        for name in ("fixed organ", "warped organ", "moving organ")
+    }
+    assert not any(display.GetVisibility2D() for display in shown.values())
+    overlays.showHidden(slicer.mrmlScene)
+    assert [display.GetVisibility2D() for display in shown.values()] == [1, 1, 0]
+    assert not any(display.GetAttribute(overlays.HIDDEN) for display in shown.values())

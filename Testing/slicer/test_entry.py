@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import sys
+import unittest
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,6 +12,8 @@ import pytest
 import slicer
 
 from desktop import boot
+from PDDRegistrationLib import layouts, self_test
+from PDDRegistrationLib.requirements import Requirement
 
 _FILE = Path(__file__).resolve().parents[2] / "PDDRegistration" / "PDDRegistration.py"
 
@@ -72,9 +75,40 @@ def test_samples_are_registered_when_the_application_has_started(described, appl
     monkeypatch.setattr(slicer.modules, "sampleDataSources", {}, raising=False)
     ((signal, slot),) = application.connections
     assert signal == "startupCompleted()"
-    assert slot == instance.registerSamples
+    assert slot == instance.onStartup
     slot()
     assert len(slicer.modules.sampleDataSources["PDDRegistration"]) == 2
+
+
+def test_the_layout_of_pairs_is_known_before_a_scene_that_has_it_is_loaded(
+    described, application, monkeypatch
+):
+    instance, _parent = described
+    monkeypatch.setattr(slicer.modules, "sampleDataSources", {}, raising=False)
+    scene = application.scene
+    layout = layouts.layoutNode(scene) or scene.AddNewNodeByClass("vtkMRMLLayoutNode")
+    assert not layout.IsLayoutDescription(layouts.PAIRED_LAYOUT)
+    instance.onStartup()
+    assert layout.IsLayoutDescription(layouts.PAIRED_LAYOUT)
+
+
+def test_the_self_test_is_skipped_where_nothing_may_be_installed(module, monkeypatch):
+    monkeypatch.setattr(self_test, "missing", lambda: (Requirement("torch", "2.3"),))
+    monkeypatch.setattr(slicer.app, "testingEnabled", lambda: True)
+    with pytest.raises(unittest.SkipTest, match=r"torch>=2\.3"):
+        module.PDDRegistrationTest().runTest()
+
+
+def test_a_widget_without_a_parent_keeps_the_panel_its_base_class_sets_up(module, monkeypatch):
+    base = module.PDDRegistrationWidget.__mro__[1]
+    initialise = base.__init__
+    monkeypatch.setattr(
+        base, "__init__", lambda self, parent=None: (initialise(self, parent), self.setup())[0]
+    )
+    widget = module.PDDRegistrationWidget()
+    assert widget.logic is widget.panel.logic
+    widget.cleanup()
+    widget.panel.widget.delete()
 
 
 def test_the_entry_is_short_and_imports_nothing_heavy():
@@ -95,6 +129,7 @@ def test_scripts_get_the_logic_with_its_interface(module):
     logic = module.PDDRegistrationLogic()
     assert callable(logic.register)
     assert logic.moduleName == "PDDRegistration"
+    assert not logic.isSingletonParameterNode
 
 
 def test_reloading_takes_the_library_along(opened, monkeypatch):

@@ -41,12 +41,30 @@ def test_the_real_pair_is_slicers_own_with_its_checksums():
     assert [node.GetName() for node in nodes] == ["MRBrainTumor1", "MRBrainTumor2"]
 
 
-def test_the_made_up_pair_is_made_when_it_is_asked_for():
+def test_the_made_up_pair_is_made_and_shown_when_it_is_asked_for(scene):
     made = []
-    registerSampleData(lambda: made.append(1), str)
+
+    def add():
+        made.append(scene.AddNewNodeByClass("vtkMRMLScalarVolumeNode"))
+        return {"fixed": made[0]}
+
+    registerSampleData(add, str)
     assert not made
     _sources()[syntheticTitle()].customDownloader(_sources()[syntheticTitle()])
-    assert made == [1]
+    selection = slicer.app.applicationLogic().GetSelectionNode()
+    assert selection.GetActiveVolumeID() == made[0].GetID()
+
+
+def test_a_made_up_pair_that_cannot_be_made_is_told_to_the_user(monkeypatch):
+    def fail():
+        raise RuntimeError("PyTorch is missing")
+
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_more: told.append(text))
+    registerSampleData(fail, str)
+    with pytest.raises(RuntimeError, match="PyTorch"):  # printed by the application
+        _sources()[syntheticTitle()].customDownloader(_sources()[syntheticTitle()])
+    assert "PyTorch is missing" in told[0]
 
 
 def test_slicers_without_categories_get_the_samples_too(monkeypatch):
