@@ -87,10 +87,11 @@ class Installer:
     def _installWithSlicer(self, absent: Sequence[Requirement]) -> None:
         torch = next((requirement for requirement in absent if requirement.name == "torch"), None)
         if torch and hasattr(self._slicer.modules, "pytorchutils"):
-            # It chooses the build for the graphics card. The question was asked already.
-            logic = importlib.import_module("PyTorchUtils").PyTorchUtilsLogic()
-            logic.installTorch(askConfirmation=False, torchVersionRequirement=f">={torch.oldest}")
-            absent = [requirement for requirement in absent if requirement is not torch]
+            try:
+                _installWithPyTorchExtension(torch)
+            except Exception:  # its installer changes pip from inside and fails with some versions of it
+                logging.exception("PDDRegistration: the PyTorch extension failed, pip is tried")
+            absent = missing(path=self._path)
         if absent:
             self._installWithPip([str(requirement) for requirement in absent])
 
@@ -115,6 +116,12 @@ class Installer:
         absent = missing(path=self._path)
         if absent:
             raise DependencyError(_notInstalled(absent), str(failure or "")) from failure
+
+
+def _installWithPyTorchExtension(torch: Requirement) -> None:
+    """It chooses the build for the graphics card. The question was asked already."""
+    logic = importlib.import_module("PyTorchUtils").PyTorchUtilsLogic()
+    logic.installTorch(askConfirmation=False, torchVersionRequirement=f">={torch.oldest}")
 
 
 @contextmanager

@@ -160,6 +160,26 @@ def test_the_pytorch_extension_comes_first(machine, monkeypatch) -> None:
     assert "PIP_CONSTRAINT" not in os.environ
 
 
+def test_where_the_pytorch_extension_fails_pip_is_tried(machine, monkeypatch) -> None:
+    class PyTorchUtilsLogic:
+        def installTorch(self, **_options):  # noqa: N802
+            raise ImportError("light_the_torch does not know this pip")
+
+    module = types.ModuleType("PyTorchUtils")
+    module.PyTorchUtilsLogic = PyTorchUtilsLogic
+    monkeypatch.setitem(sys.modules, "PyTorchUtils", module)
+    fake, asked = FakeSlicer(pytorchutils=object()), []
+
+    def pip_install(requirements):
+        asked.append(requirements)
+        machine["torch"] = "2.6.0"
+
+    fake.util.pip_install = pip_install
+    fake.installer().ensure()
+    assert asked == [["torch>=2.3"]]
+    assert len(fake.questions) == 1
+
+
 def test_slicers_packaging_comes_second(machine, monkeypatch) -> None:
     calls = []
 
