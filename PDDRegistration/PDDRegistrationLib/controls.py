@@ -33,12 +33,13 @@ def _listening(widget: Any, signature: str) -> Callable[[Callable[[], None]], No
 
 def nodeControl(selector: Any) -> Control:
     """A qMRMLNodeComboBox: a node or None."""
-    return Control(
-        selector,
-        selector.setCurrentNode,
-        selector.currentNode,
-        _listening(selector, "currentNodeChanged(vtkMRMLNode*)"),
-    )
+
+    def listen(slot: Callable[[], None]) -> None:
+        connected(selector, "currentNodeChanged(vtkMRMLNode*)", lambda _node: slot())
+        # Slicer 5.12 tells of a change only where the text changes, which it does not between scans of one name
+        connected(selector, "nodeActivated(vtkMRMLNode*)", lambda _node: slot())
+
+    return Control(selector, selector.setCurrentNode, selector.currentNode, listen)
 
 
 def checkedNodesControl(selector: Any) -> Control:

@@ -6,6 +6,7 @@ import pytest
 import slicer
 
 from desktop.panel import openPanel, result, segmentation, volume
+from desktop.widgets import unwrap
 from PDDRegistrationLib.parameters import RegistrationParameters
 
 
@@ -131,6 +132,15 @@ def test_an_emptied_path_is_no_path(panel, line, name):
     assert getattr(panel.parameters, name) == "/some/where"
     getattr(panel.ui, line).currentPath = ""
     assert getattr(panel.parameters, name) == ""
+
+
+def test_a_choice_between_scans_of_one_name_counts(panel):
+    first, second = volume("CT"), volume("CT")
+    box = unwrap(panel.ui.fixedSelector)._box
+    for index, node in ((1, first), (2, second)):
+        box.setCurrentIndex(index)
+        box.activated.emit(index)  # a click does both
+        assert panel.parameters.fixed is node
 
 
 def test_levels_are_limited_to_those_of_the_preset(panel):

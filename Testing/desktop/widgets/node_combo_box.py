@@ -42,6 +42,7 @@ class qMRMLNodeComboBox(NodeFilter):  # noqa: N801 (the application's name)
         self._names: dict = {}
         self._userActions: list = []
         self._current = None
+        self._told = ""  # the text when a change was last told
         self._requested = ""
         self._watch = None
         self._box = self._makeBox()
@@ -148,11 +149,13 @@ class qMRMLNodeComboBox(NodeFilter):  # noqa: N801 (the application's name)
         self._box.blockSignals(True)
         self._box.setCurrentIndex(first + self._nodes.index(node) if node is not None else first - 1)
         self._box.blockSignals(False)
-        if changed:
+        if (
+            changed and self._box.currentText() != self._told
+        ):  # as in 5.12: the text's change is told, no other
             self._emitCurrent()
 
     def _emitCurrent(self) -> None:
-        node = self._current
+        node, self._told = self._current, self._box.currentText()
         self.currentNodeChanged[object].emit(node)
         self.currentNodeChanged[bool].emit(node is not None)
         self.currentNodeIDChanged.emit(self.currentNodeID)
