@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import errno
 import os
+import re
 import signal
 import sys
 import traceback
@@ -24,6 +25,8 @@ from pddnet.published_weights import CheckpointError
 from pddnet.worker_channel import Channel, leave, taken_over_stdin, taken_over_stdout, watch
 
 REQUEST = "request.json"  # as in `pddnet.job`, which needs NumPy: that may be missing
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_SHORT_WRITE = re.compile(r"\d+ requested and \d+ written")  # numpy's words, without a number
 
 
 class MissingPackageError(Exception):
@@ -95,7 +98,7 @@ def failure(error: BaseException) -> Failed:
         return Failed(
             "device", f"the GPU failed ({text}); choose the CPU as device, or update the driver", details
         )
-    if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+    if isinstance(error, OSError) and (error.errno in _FULL or _SHORT_WRITE.search(said)):
         return Failed("internal", "the disk of the temporary folder is full; free some space there", details)
     return Failed(
         "internal", f"unexpected {type(error).__name__}: {text}; please report it with the details", details

@@ -28,7 +28,7 @@ from pddnet.warp import AffineTransform, DisplacementField, SpatialTransform, re
 from pddnet.world import WorldFrames
 
 _GRID_TOLERANCE_MM = 1e-2
-_LARGEST_LABEL = np.iinfo(np.int32).max
+_LABELS = np.iinfo(np.int32)
 
 
 @dataclass(frozen=True)
@@ -144,10 +144,11 @@ class _Reader:
             raise InputError(
                 f"{what} has voxels of type {array.dtype}; labels are whole numbers: convert them"
             )
-        if array.size and int(array.max()) > _LARGEST_LABEL:
-            raise InputError(
-                f"{what} holds the label {array.max()}; labels go up to {_LARGEST_LABEL}: renumber"
-            )
+        for label in (int(array.min()), int(array.max())) if array.size else ():
+            if not _LABELS.min <= label <= _LABELS.max:
+                raise InputError(
+                    f"{what} holds the label {label}; labels go from {_LABELS.min} to {_LABELS.max}: renumber"
+                )
         return Layer(LabelMap(torch.from_numpy(array.astype(np.int32)), image.geometry), array.dtype)
 
     def mask(self, image: ImageFile | None, scan: Volume, what: str) -> LabelMap | None:

@@ -355,6 +355,8 @@ def test_a_folder_without_a_request_is_an_error_of_input(tmp_path: Path) -> None
         (MissingPackageError("no torch"), "missing", "no torch"),
         (InputError("wrong"), "input", "^wrong$"),
         (OSError(28, "No space left on device"), "internal", "disk .* is full"),
+        (OSError("192000 requested and 49120 written"), "internal", "disk .* is full"),  # numpy's
+        (OSError("192000 requested"), "internal", "unexpected OSError"),
         (KeyError("oops"), "internal", "unexpected KeyError: 'oops'; please report"),
     ],
 )
