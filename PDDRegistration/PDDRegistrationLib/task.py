@@ -116,6 +116,9 @@ class Task:
         except Exception as error:
             self.error = error
             self._end("failed")
+        except BaseException:  # Ctrl+C ends the work too: there is nothing left to poll
+            self._end("cancelled")
+            raise
 
     def _end(self, state: str) -> None:
         self._work.close()

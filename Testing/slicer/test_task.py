@@ -96,6 +96,23 @@ def test_cancel_from_within_a_progress_callback_ends_the_task():
     assert (task.state, ended) == ("cancelled", [True])
 
 
+def test_an_interrupted_task_is_over():
+    """Ctrl+C is no error of the work; polled again, it must not pass for finished."""
+    recorder, closed = Recorder(), []
+
+    def interrupted(task):
+        yield from counting(closed, steps=1)(task)
+        raise KeyboardInterrupt
+
+    task = Task(interrupted, recorder.callbacks)
+    task.poll()
+    with pytest.raises(KeyboardInterrupt):
+        task.poll()
+    assert task.poll()
+    assert (task.state, closed) == ("cancelled", [True])
+    assert recorder.endings() == [("cancelled", None)]
+
+
 def test_an_exception_in_the_work_is_handed_over_and_not_raised():
     recorder = Recorder()
 
