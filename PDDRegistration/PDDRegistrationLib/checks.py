@@ -12,17 +12,22 @@ from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.memory import available_memory_mb
 
 from . import mrml_conversion
-from .settings import RegistrationInputs, RegistrationSettings
+from .node_checks import inputKindProblem, outputProblem
+from .settings import RegistrationInputs, RegistrationOutputs, RegistrationSettings
 
 _THINNEST = 2  # voxels along each axis
 
 
-def problemWith(inputs: RegistrationInputs, settings: RegistrationSettings) -> str:
-    """The first reason why these inputs cannot be registered, with what to do, or ""."""
+def problemWith(
+    inputs: RegistrationInputs, settings: RegistrationSettings, outputs: RegistrationOutputs | None = None
+) -> str:
+    """The first reason why these inputs cannot be registered into these outputs, with what to do, or ""."""
     return (
-        _volumeProblem(inputs.fixed, _("fixed"))
+        inputKindProblem(inputs)
+        or _volumeProblem(inputs.fixed, _("fixed"))
         or _volumeProblem(inputs.moving, _("moving"))
         or _togetherProblem(inputs)
+        or outputProblem(outputs or RegistrationOutputs(), inputs, settings)
         or _settingsProblem(settings)
         or _memoryProblem(inputs, settings)
     )
@@ -105,6 +110,12 @@ def _landmarkProblem(fixed: Any, moving: Any) -> str:
 
 
 def _settingsProblem(settings: RegistrationSettings) -> str:
+    for name, kind in (("levels", int), ("instanceIterations", int), ("smoothness", (int, float))):
+        value = getattr(settings, name)
+        if value is not None and not isinstance(value, kind):
+            return _("{name} is {value}; a {kind}number is needed.").format(
+                name=name, value=repr(value), kind=_("whole ") if kind is int else ""
+            )
     try:
         overridden(
             load_preset(settings.preset),

@@ -80,10 +80,10 @@ class RegistrationLogic:
             TypeError: an unknown keyword.
         """
         inputs, settings = _split(fixed, moving, segmentations, inputsAndSettings)
-        problem = self.problem(inputs, settings)
+        wanted = outputs or RegistrationOutputs()
+        problem = self.problem(inputs, settings, wanted)
         if problem:
             raise RegistrationError("input", problem)
-        wanted = outputs or RegistrationOutputs()
         callbacks = Callbacks(onProgress, onFinished, onFailed, onCancelled)
 
         def work(task: Task) -> Steps:
@@ -91,9 +91,14 @@ class RegistrationLogic:
 
         return self._started(work, callbacks, blocking)
 
-    def problem(self, inputs: RegistrationInputs, settings: RegistrationSettings) -> str:
-        """Why these inputs cannot be registered and what to do about it, or "" if they can."""
-        return checks.problemWith(inputs, settings)
+    def problem(
+        self,
+        inputs: RegistrationInputs,
+        settings: RegistrationSettings,
+        outputs: RegistrationOutputs | None = None,
+    ) -> str:
+        """Why these inputs cannot be registered, or not into these outputs, and what to do about it; "" if they can."""
+        return checks.problemWith(inputs, settings, outputs)
 
     def estimate(self, inputs: RegistrationInputs, settings: RegistrationSettings) -> float:
         """Estimated peak memory of the registration process in MB, at once.
@@ -168,6 +173,8 @@ class RegistrationLogic:
 def _split(
     fixed: Any, moving: Any, segmentations: Sequence[Any], others: dict[str, Any]
 ) -> tuple[RegistrationInputs, RegistrationSettings]:
+    if hasattr(segmentations, "IsA"):
+        raise TypeError("segmentations is a node; give a list of nodes")
     unknown = set(others) - _INPUTS - _SETTINGS
     if unknown:
         known = ", ".join(sorted((_INPUTS | _SETTINGS) - {"fixed", "moving", "segmentations"}))
@@ -175,6 +182,6 @@ def _split(
     inputs = {name: value for name, value in others.items() if name in _INPUTS}
     settings = {name: value for name, value in others.items() if name in _SETTINGS}
     return (
-        RegistrationInputs(fixed=fixed, moving=moving, segmentations=tuple(segmentations), **inputs),
+        RegistrationInputs(fixed=fixed, moving=moving, segmentations=tuple(segmentations or ()), **inputs),
         RegistrationSettings(**settings),
     )

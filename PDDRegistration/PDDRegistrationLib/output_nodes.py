@@ -11,6 +11,7 @@ import slicer
 from slicer.i18n import tr as _
 
 from . import mrml_conversion
+from .auxiliary import removeNode
 from .settings import RegistrationInputs, RegistrationOutputs, RegistrationSettings
 
 PROVENANCE = "PDDRegistration.provenance"  # attribute of the transform node: JSON
@@ -39,8 +40,9 @@ def commit(
     wanted: RegistrationOutputs,
     report: dict[str, Any],
 ) -> RegistrationOutputs:
-    """Put the nodes into the scene, or into the nodes chosen for them, as one change."""
+    """Put the nodes into the scene, or into the nodes chosen for them that are still there, as one change."""
     _nameAfter(made, inputs)
+    wanted = _stillThere(scene, wanted)
     if scene.GetUndoFlag():
         scene.SaveStateForUndo()
     added: list[Any] = []
@@ -53,10 +55,23 @@ def commit(
         _storeSmall(done)
         done.folderItem = _folder(scene, done, wanted, inputs)
     except Exception:
-        for node in added:
-            scene.RemoveNode(node)
+        for node in reversed(added):
+            if scene.IsNodePresent(node):
+                removeNode(scene, node)
         raise
     return done
+
+
+def _stillThere(scene: Any, wanted: RegistrationOutputs) -> RegistrationOutputs:
+    """The chosen nodes without those that were removed from the scene meanwhile: new ones are made for these."""
+
+    def present(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [present(node) for node in value]
+        return value if value is not None and scene.IsNodePresent(value) else None
+
+    names = [name for name in vars(wanted) if name not in ("folderItem", "report")]
+    return RegistrationOutputs(**{name: present(getattr(wanted, name)) for name in names})
 
 
 def _placeAll(
@@ -67,7 +82,7 @@ def _placeAll(
             mrml_conversion.updateNode(target, node)
             return target
         node.SetName(scene.GenerateUniqueName(node.GetName()))
-        added.append(scene.AddNode(node))
+        added.append(_added(scene, node))
         return added[-1]
 
     targets = targetsOf(wanted.warpedSegmentations, len(made.warpedSegmentations))
@@ -84,6 +99,14 @@ def _placeAll(
         else None,
         qualityTable=placed(made.qualityTable, wanted.qualityTable or _tableOf(scene, wanted.transform)),
     )
+
+
+def _added(scene: Any, node: Any) -> Any:
+    """The node in the scene, part of undo where the nodes of its class are, as those that the scene makes itself."""
+    usual = scene.GetDefaultNodeByClass(node.GetClassName())
+    if usual is not None:
+        node.SetUndoEnabled(usual.GetUndoEnabled())
+    return scene.AddNode(node)
 
 
 def _tableOf(scene: Any, transform: Any) -> Any:
@@ -215,6 +238,8 @@ def _storeSmall(done: RegistrationOutputs) -> None:
 def _display(scene: Any, done: RegistrationOutputs, inputs: RegistrationInputs, added: list[Any]) -> None:
     """Show the results as their sources are shown; what is displayed already stays as the user wants it."""
     source = inputs.moving.GetDisplayNode()
+    if source is not None and not source.IsA("vtkMRMLScalarVolumeDisplayNode"):
+        source = None  # a label map's: its colours are no scale of grey values
     window, level = (source.GetWindow(), source.GetLevel()) if source is not None else (400.0, 40.0)
     largest = done.report["uncertainty_mm"]["max"] or 1.0
     volumes = (
@@ -224,7 +249,7 @@ def _display(scene: Any, done: RegistrationOutputs, inputs: RegistrationInputs, 
     )
     for node, itsWindow, itsLevel, colours in volumes:
         if node.GetDisplayNode() is None:
-            added.append(scene.AddNode(_volumeDisplay(itsWindow, itsLevel, colours)))
+            added.append(_added(scene, _volumeDisplay(itsWindow, itsLevel, colours)))
             node.SetAndObserveDisplayNodeID(added[-1].GetID())
     for node, segmentation in zip(done.warpedSegmentations, inputs.segmentations, strict=True):
         if node.GetDisplayNode() is None:

@@ -47,6 +47,7 @@ def registrationSteps(
         task.tell("import", _COMPUTED, _("Making the results' nodes"))
         made = yield from _made(run.folder, answer, inputs, request)
         _checkStillThere(scene, inputs)
+        _tellMoved(task, inputs, request)
         if settings.keepFolder:
             yield from _kept(task, run.folder, Path(settings.keepFolder))
         return commit(scene, made, inputs, settings, wanted, dict(answer.report))
@@ -126,15 +127,20 @@ def _landmarks(inputs: RegistrationInputs) -> job.Landmarks | None:
 
 def _options(settings: RegistrationSettings) -> job.Options:
     return job.Options(
-        preset=settings.preset,
+        preset=_absolute(settings.preset),
         device=settings.device,
-        weights=settings.weights or None,
+        weights=_absolute(settings.weights) or None,
         global_stage=settings.globalStage,
         levels=settings.levels,
         smoothness=settings.smoothness,
         instance_iterations=settings.instanceIterations,
         inverse=settings.inverse,
     )
+
+
+def _absolute(name: str | None) -> str:
+    """The name of something built in, or the path of a file, which the worker would look for in another folder."""
+    return str(Path(name).resolve()) if name and Path(name).is_file() else name or ""
 
 
 def _answered(task: Task, run: WorkerRun, request: job.Request) -> Steps:
@@ -195,6 +201,14 @@ def _checkStillThere(scene: Any, inputs: RegistrationInputs) -> None:
                     "belong to. Nothing was added; keep the input nodes until it is finished."
                 ).format(name=node.GetName()),
             )
+
+
+def _tellMoved(task: Task, inputs: RegistrationInputs, request: job.RegisterRequest) -> None:
+    """The result is right for where the scans were, but nobody would see it from the scene."""
+    for node, sent in ((inputs.fixed, request.fixed), (inputs.moving, request.moving)):
+        if not mrml_conversion.geometryOfVolume(node).is_close(sent.geometry):
+            message = _("{name} was moved during the registration; the results are for its former place.")
+            task.log("warning", message.format(name=node.GetName()))
 
 
 def _kept(task: Task, folder: Path, target: Path) -> Iterator[None]:

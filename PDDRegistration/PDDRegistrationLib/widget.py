@@ -210,7 +210,7 @@ class RegistrationPanel:
         inputs, settings = self.parameters.inputs(), self.parameters.settings()
         nodes = vars(inputs) | {"segmentations": None}
         self._watch.watch([*nodes.values(), *inputs.segmentations])
-        problem = self.logic.problem(inputs, settings)
+        problem = self.logic.problem(inputs, settings, self.parameters.outputs())
         self.run.allow(problem)
         self.ui.estimateLabel.text = problem or self._estimate(inputs, settings)
 

@@ -20,6 +20,7 @@ LAYERS = (
     *PANEL_LAYERS,
     {"logic"},
     {"checks", "registration_run"},
+    {"node_checks"},
     {"output_nodes"},
     {"dependencies", "display", "mrml_conversion", "parameters", "quality", "runner", "task"},
     {"legend", "mrml_masks", "other_python", "overlay_set", "view_set"},

@@ -60,7 +60,7 @@ class DrivenLogic:
         self.task = None
         self._next = []
 
-    def problem(self, inputs, _settings):
+    def problem(self, inputs, _settings, _outputs=None):
         missing = next((role for role in ("fixed", "moving") if getattr(inputs, role) is None), None)
         return f"Choose the {missing} volume." if missing else self.reason
 

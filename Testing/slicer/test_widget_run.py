@@ -253,7 +253,7 @@ def test_without_a_network_the_user_is_told_what_else_there_is(panel, dialogs, m
 
 def test_points_set_while_the_panel_is_open_are_noticed(ready, scene, qtbot):
     asked = []
-    ready.logic.problem = lambda inputs, _settings: asked.append(inputs) or ""
+    ready.logic.problem = lambda inputs, _settings, _outputs: asked.append(inputs) or ""
     points = scene.AddNewNodeByClass("vtkMRMLMarkupsFiducialNode", "points")
     ready.ui.fixedLandmarksSelector.setCurrentNode(points)
     asked.clear()
