@@ -72,7 +72,7 @@ def exportSegmentation(node: Any, folder: Path, name: str) -> Generator[None, No
     if parent is not None:
         corners = np.concatenate([shellOf(file.geometry) for file in files])
         fromWorld = yield from exportFromWorld(parent, corners, folder, f"{name}_from_world")
-    return Segmentation(node.GetName(), tuple(files), tuple(layers.segments), fromWorld)
+    return Segmentation(node.GetName() or "", tuple(files), tuple(layers.segments), fromWorld)
 
 
 def _layersOfSegmentation(node: Any) -> Generator[None, None, Layers]:

@@ -45,11 +45,13 @@ class WarpedSegment:
         segmentation: the name of the segmentation it belongs to.
         before: as it lay without the registration; None where nothing is to be compared with it.
         after: as the registration has warped it.
+        namesakes: how many segments before it in its segmentation have its name.
     """
 
     segmentation: str
     before: NamedMask | None
     after: NamedMask
+    namesakes: int = 0
 
 
 @dataclass(frozen=True)
@@ -61,7 +63,7 @@ class Judge:
         displacement: world point -> world point.
         fixed_to_world: from the fixed scan's frame to the world, where they differ.
         determinant, uncertainty: on the fixed grid.
-        references: segments of the fixed scan; of several of one name the first counts.
+        references: segments of the fixed scan; several of one name are taken in their order.
     """
 
     geometry: ImageGeometry
@@ -71,10 +73,11 @@ class Judge:
     uncertainty: Volume
     references: Sequence[NamedMask] = ()
 
-    def reference(self, name: str) -> NamedMask | None:
-        """The fixed segment of that name, whatever its case and the blanks around it."""
+    def reference(self, name: str, namesakes: int = 0) -> NamedMask | None:
+        """The fixed segment of that name after `namesakes` others, whatever its case and the blanks around it."""
         key = name.strip().lower()
-        return next((mask for mask in self.references if key and mask.key == key), None)
+        found = [mask for mask in self.references if key and mask.key == key]
+        return found[namesakes] if namesakes < len(found) else None
 
     def judged(self, segments: Iterable[WarpedSegment], between: Callable[[], None]) -> list[Report]:
         """A row for each segment; what cannot be said of it is None. `between` is called between segments."""
@@ -92,7 +95,7 @@ class Judge:
             between()
 
     def _agreement(self, segment: WarpedSegment, after: Mask) -> Report:
-        reference = self.reference(segment.after.name)
+        reference = self.reference(segment.after.name, segment.namesakes)
         masks = {"before": segment.before.mask() if segment.before else None, "after": after}
         row: Report = {}
         for when, mask in masks.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -134,8 +135,10 @@ class Outputs:
         for item, layers in zip(self.inputs.segmentations, warped, strict=True):
             comparable = any(judge.reference(segment.name) for segment in item.segments)
             before = _named(item, self._warped(item, None)) if comparable else [None] * len(item.segments)
+            seen: Counter[str] = Counter()
             for earlier, after in zip(before, _named(item, layers), strict=True):
-                yield WarpedSegment(item.name, earlier, after)
+                yield WarpedSegment(item.name, earlier, after, seen[after.key])
+                seen[after.key] += 1
 
     def _landmarks(self, displacement: DisplacementField) -> dict[str, list[float]] | None:
         return landmark_errors(*self.inputs.landmarks, displacement) if self.inputs.landmarks else None

@@ -249,3 +249,23 @@ def test_labels_that_would_not_come_back_are_refused(scene, pair, label):
     node.SetAndObserveImageData(image)
     with pytest.raises(RegistrationError, match=f"holds the label {label}"):
         RegistrationLogic(scene).register(pair.fixed, pair.moving, [node], **QUICK)
+
+
+def test_segments_of_one_name_are_compared_one_by_one(scene, pair):
+    """A scan with itself: each segment finds itself, and one more of the name has nothing to be compared with."""
+    moving = slicer.util.addVolumeFromArray(slicer.util.arrayFromVolume(pair.fixed).copy(), name="Copy")
+    moving.CopyOrientation(pair.fixed)
+    contents = pair.fixedSegmentation.GetSegmentation()
+    identities = contents.GetSegmentIDs()
+    for identity in identities[:3]:
+        contents.GetSegment(identity).SetName("Same")
+    twin = scene.AddNewNodeByClass("vtkMRMLSegmentationNode")
+    twin.SetName(None)
+    twin.GetSegmentation().DeepCopy(contents)
+    contents.RemoveSegment(identities[2])
+    done = RegistrationLogic(scene).register(
+        pair.fixed, moving, [twin], fixedSegmentation=pair.fixedSegmentation, **QUICK
+    )
+    same = [row for row in done.report["segments"] if row["name"] == "Same"]
+    assert [row["dice_before"] for row in same] == [1.0, 1.0, None]
+    assert [row["dice_after"] for row in same] == [1.0, 1.0, None]
