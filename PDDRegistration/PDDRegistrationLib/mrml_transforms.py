@@ -10,6 +10,7 @@ import numpy as np
 import slicer
 import vtk
 
+from pddnet.errors import InputError
 from pddnet.geometry import ImageGeometry
 from pddnet.job import AffineFile, FieldFile, ImageFile, Parents, TransformFile
 from pddnet.job_files import path_of
@@ -33,6 +34,7 @@ _SPACINGS_MM = (32.0, 16.0, 8.0, 4.0, 2.0, 1.0)
 _TOLERANCE_MM = 0.02  # at the places tried; elsewhere it may be a few times as much
 _PLACES = 200
 _MARGIN_MM = 20.0
+_LOST_MM, _MOST_LOST = 1.0, 0.05
 
 TransformSteps = Generator[None, None, TransformFile]
 
@@ -125,9 +127,22 @@ def _exportParent(
     toWorld = transformBetween(parent, None)
     if isinstance(toWorld, Linear):
         return None, None
+    _checkInvertible(volume, toWorld, transformBetween(None, parent))
+    yield
     there = yield from _export(toWorld, geometryOfVolume(volume), folder, f"{role}_to_world")
     back = yield from _export(transformBetween(None, parent), _boxInWorld(volume), folder, f"world_to_{role}")
     return there, back
+
+
+def _checkInvertible(volume: Any, there: Bent, back: Bent | Linear) -> None:
+    """Refuse a transform that folds the volume: its other direction is a search that ends anywhere."""
+    points = shellOf(geometryOfVolume(volume))
+    lost = np.linalg.norm(back(there(points)) - points, axis=1) > _LOST_MM
+    if lost.mean() > _MOST_LOST:
+        raise InputError(
+            f"{volume.GetName()} is under a transform that folds over itself ({lost.mean():.0%} of the volume is not "
+            "found again on the way back); take the volume out from under it, or choose a smoother transform"
+        )
 
 
 def _boxInWorld(volume: Any) -> ImageGeometry:

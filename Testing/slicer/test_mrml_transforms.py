@@ -174,6 +174,25 @@ def test_bent_parents_are_sampled_both_ways_to_a_tenth_of_a_millimetre(scene, tm
         assert np.prod(file.geometry.shape) <= 3_000_000
 
 
+@pytest.mark.parametrize(("amplitude_mm", "folds"), [(12, False), (150, True)])
+@pytest.mark.parametrize("role", ["fixed", "moving"])
+def test_a_parent_that_folds_the_scan_over_itself_is_refused(
+    scene, tmp_path, capfd, amplitude_mm, folds, role
+):
+    """Its other direction is a search that ends anywhere, after minutes and with a message for each point."""
+    scans = {"fixed": volumeNode(scene, LARGE), "moving": volumeNode(scene, LARGE)}
+    node = bentNode(scene, lps_to_ras(LARGE.centre), amplitude_mm=amplitude_mm)
+    scans[role].SetAndObserveTransformNodeID(node.GetID())
+    scans[role].SetName("Folded")
+    if folds:
+        with pytest.raises(InputError, match="Folded is under a transform that folds"):
+            driven(conversion.exportParents(**scans, folder=tmp_path))
+        assert list(tmp_path.iterdir()) == []
+    else:
+        driven(conversion.exportParents(**scans, folder=tmp_path))
+    capfd.readouterr()  # VTK's complaints
+
+
 def test_a_grid_transform_as_parent_is_sampled_too(scene, tmp_path):
     coarse = ImageGeometry((16, 16, 16), (20.0, 20.0, 20.0), tuple(LARGE.centre - 150))
     node = scene.AddNode(driven(conversion.makeGridTransform(written(tmp_path, coarse), tmp_path)))
