@@ -1,4 +1,4 @@
-"""Nodes that exist only to show something: hidden, at most one for each purpose, found again by their purpose."""
+"""Nodes that exist only to show something: at most one for each purpose, found by it; hidden unless saved."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def auxiliaryNode(scene: Any, className: str, purpose: str, saved: bool = False)
     node = getattr(slicer, className)()
     node.SetName(f"PDDRegistration {purpose}")
     node.SetAttribute(PURPOSE, purpose)
-    node.SetHideFromEditors(True)
+    node.SetHideFromEditors(not saved)  # Slicer's dialog for saving leaves out what is hidden
     node.SetSaveWithScene(saved)
     return scene.AddNode(node)
 

@@ -65,10 +65,6 @@ class Comparison:
         if mode not in (BLEND, CHECKERBOARD, REVEAL):
             self._inFixedUnits = None
 
-    def forget(self) -> None:
-        """Remove all hidden volumes, for instance because the nodes have changed."""
-        self.keepOnly(OFF, overlaid=False)
-
     def owns(self, node: Any) -> bool:
         """Whether this is one of the hidden volumes."""
         return any(composed.node is node for composed in self._composed.values())

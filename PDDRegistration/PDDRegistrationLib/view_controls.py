@@ -6,6 +6,8 @@ from collections.abc import Callable
 from typing import Any
 
 import qt
+import slicer
+from slicer.i18n import tr as _
 
 from .controls import connected
 from .display import DisplayedNodes
@@ -122,8 +124,11 @@ class ViewControls:
             self._display.setTransformDisplay(self._display.transformKind, mm)
 
     def _do(self, function: Callable[..., None], *arguments: Any) -> None:
-        function(*arguments)
-        self.update()
+        try:
+            with slicer.util.tryWithErrorDisplay(_("This cannot be shown.")):
+                function(*arguments)
+        finally:
+            self.update()
 
     def _letFlicker(self, on: bool) -> None:
         if on != self._timer.active:

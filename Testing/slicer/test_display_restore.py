@@ -120,11 +120,11 @@ def test_twenty_rounds_leave_no_node_more(stage):
     assert len(counts) == 1
 
 
-def test_hidden_nodes_are_hidden_and_only_colours_are_saved(stage):
+def test_only_colours_are_saved_and_only_they_are_seen_by_slicers_dialog_for_saving(stage):
     for mode in ("checkerboard", "compareMoving"):
         _everything(stage, mode)
         for node in auxiliary.auxiliaryNodes(stage.scene):
-            assert node.GetHideFromEditors()
+            assert bool(node.GetHideFromEditors()) != bool(node.GetSaveWithScene()), node.GetName()
             assert bool(node.GetSaveWithScene()) == node.IsA("vtkMRMLColorNode"), node.GetName()
 
 

@@ -67,6 +67,16 @@ def test_one_click_shows_a_mode_and_the_next_takes_it_away(panel, name, mode):
     assert not button.checked
 
 
+def test_a_view_that_fails_is_told_and_its_button_is_not_on(panel, monkeypatch):
+    told = []
+    monkeypatch.setattr(slicer.util, "errorDisplay", lambda text, **_details: told.append(text))
+    monkeypatch.setattr(type(panel.display), "setMode", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        panel.view._do(panel.display.setMode, "blend")
+    assert "cannot be shown" in told[0]
+    assert not panel.ui.blendButton.checked
+
+
 @pytest.mark.parametrize(("name", "kind"), _DRAWINGS.items())
 def test_the_deformation_is_drawn_with_the_chosen_spacing(panel, name, kind):
     getattr(panel.ui, name).click()
