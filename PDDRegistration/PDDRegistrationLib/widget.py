@@ -13,6 +13,7 @@ from pddnet.memory import available_memory_mb
 
 from .advanced_panel import AdvancedPanel, OutputPanel, placeWords
 from .dependencies import Installer
+from .device_guess import likelyDevice
 from .display import ResultDisplay
 from .doubts import doubts
 from .event_loop import QtEventLoop
@@ -220,7 +221,7 @@ class RegistrationPanel:
         except InputError as error:
             return str(error)
         return _("Needs up to {needed:.1f} GB of memory; {free:.1f} GB are free. Runs on {place}.").format(
-            needed=needed / 1000, free=available_memory_mb() / 1000, place=placeWords(settings.device)
+            needed=needed / 1000, free=available_memory_mb() / 1000, place=placeWords(likelyDevice(settings))
         )
 
     def _onBusy(self, busy: bool) -> None:

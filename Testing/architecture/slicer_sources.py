@@ -26,7 +26,7 @@ LAYERS = (
     {"legend", "mrml_masks", "other_python", "overlay_set", "view_set"},
     {"comparison", "mrml_segmentations", "overlays", "requirements"},
     {"colours", "composed_volume", "cursor", "displayed_nodes", "scene_watch"},
-    {"auxiliary", "mrml_transforms", "mrml_volumes", "view_state"},
+    {"auxiliary", "device_guess", "mrml_transforms", "mrml_volumes", "view_state"},
     {"array_steps", "child_process", "installed_versions", "layouts", "mrml_geometry", "python_environment"},
     {"diagnosis", "doubts", "parameter_fields", "quality_columns", "settings"},
 )

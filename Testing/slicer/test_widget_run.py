@@ -8,7 +8,9 @@ import pytest
 import slicer
 
 from desktop.panel import REPORT, openPanel, result, segmentation, volume
-from PDDRegistrationLib.settings import RegistrationError
+from PDDRegistrationLib.advanced_panel import placeWords
+from PDDRegistrationLib.device_guess import likelyDevice
+from PDDRegistrationLib.settings import RegistrationError, RegistrationSettings
 
 
 @pytest.fixture
@@ -53,9 +55,11 @@ def test_register_waits_for_both_volumes_and_says_which_is_missing(panel):
 def test_memory_and_device_are_said_before_the_run(ready):
     text = ready.ui.estimateLabel.text
     assert "2.1 GB" in text
-    assert "graphics card" in text
+    assert f"Runs on {placeWords(likelyDevice(RegistrationSettings()))}." in text
     ready.ui.deviceComboBox.setCurrentIndex(1)
-    assert "the processor" in ready.ui.estimateLabel.text
+    assert "Runs on the processor." in ready.ui.estimateLabel.text
+    ready.ui.deviceComboBox.setCurrentIndex(2)
+    assert "Runs on the graphics card." in ready.ui.estimateLabel.text
 
 
 def test_what_is_chosen_is_what_is_registered(ready):
