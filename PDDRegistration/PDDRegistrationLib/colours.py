@@ -107,11 +107,7 @@ def giveJacobianColours(scene: Any, volume: Any) -> None:
 
 def giveUncertaintyColours(scene: Any, volume: Any) -> None:
     """Let an uncertainty be shown in colours from 0 to what all but one voxel in a hundred stay below."""
-    limit = uncertaintyLimit(volume)
-    _show(volume, uncertaintyColours(scene), 0.0, limit)
-    display = volume.GetDisplayNode()
-    display.SetThreshold(_UNCERTAINTY[0][0] * limit, 1e9)  # transparent where it is small
-    display.SetApplyThreshold(True)
+    _show(volume, uncertaintyColours(scene), 0.0, uncertaintyLimit(volume))
 
 
 def uncertaintyLimit(volume: Any) -> float:

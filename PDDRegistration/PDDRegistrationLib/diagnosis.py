@@ -16,6 +16,7 @@ _MEMORY_WORDS = (
     "annot allocate memory",
 )
 _LAUNCHER_CRASH = "exit abnormally"  # PythonSlicer's words; it then ends with code 1, whatever the signal was
+_MODULES = "Extension modules:"  # faulthandler's list
 _FAULT = "Fatal Python error"  # what faulthandler leaves on every deadly signal but SIGKILL
 
 _MEMORY_REMEDY = (
@@ -49,12 +50,18 @@ def diagnosis(exitCode: int, lastWords: str, python: str, hadStarted: bool) -> F
     if exitCode in _OUT_OF_MEMORY or killed or any(words in lastWords for words in _MEMORY_WORDS):
         message = f"The registration was ended because the computer's memory ran out. {_MEMORY_REMEDY}"
         return Failed("memory", message, _details(exitCode, lastWords))
-    said = f' It said last: "{lastWords.splitlines()[-1][:300]}".' if lastWords else ""
+    said = _said(lastWords)
     if not hadStarted:
         message = f"The registration could not be started with the Python {python}.{said} {_PYTHON_REMEDY}"
         return Failed("python", message, _details(exitCode, lastWords))
     message = f"The registration's process ended unexpectedly ({_named(exitCode)}).{said} {_AGAIN_REMEDY}"
     return Failed("crash", message, _details(exitCode, lastWords))
+
+
+def _said(lastWords: str) -> str:
+    """The last line that says something; after a crash a list of loaded modules follows it."""
+    lines = [line for line in lastWords.splitlines() if line.strip() and not line.startswith(_MODULES)]
+    return f' It said last: "{lines[-1][:300]}".' if lines else ""
 
 
 def _named(exitCode: int) -> str:

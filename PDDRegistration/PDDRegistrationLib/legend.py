@@ -93,6 +93,6 @@ def jacobianText() -> str:
 
 
 def uncertaintyText(uncertainty: Any) -> str:
-    return _("Uncertainty: 0 mm clear, {limit:g} mm or more bright yellow").format(
+    return _("Uncertainty: 0 mm dark, {limit:g} mm or more bright yellow").format(
         limit=colours.uncertaintyLimit(uncertainty)
     )

@@ -10,7 +10,7 @@ from .cursor import CursorSynchronizer
 from .view_state import ViewState, setComposite
 
 # Modes of vtkMRMLSliceCompositeNode. Adding leaves the scan as it is where the map is black, which suits a map that is
-# mostly neutral; one that covers the whole body would wash out, so it is laid over, clear where it is small.
+# mostly neutral; one that covers the whole body would wash out over bright tissue, so it is laid over, dimming that.
 _ADDED = {"Compositing": 2, "ForegroundOpacity": 0.7}
 _LAID_OVER = {"Compositing": 0, "ForegroundOpacity": 0.55}
 _LINKED = {"LinkedControl": 1, "HotLinkedControl": 1}

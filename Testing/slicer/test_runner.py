@@ -255,6 +255,12 @@ def test_a_crash_shows_the_last_line_and_keeps_the_rest(begin) -> None:
     assert '"last words"' in failure.message
 
 
+def test_the_list_of_modules_after_a_crash_is_not_taken_for_last_words() -> None:
+    words = 'Fatal Python error: Aborted\n  File "engine.py", line 7\n\nExtension modules: numpy, torch (total: 2)'
+    assert 'line 7"' in diagnosis(-6, words, "python", hadStarted=True).message
+    assert "said last" not in diagnosis(-6, "Extension modules: numpy", "python", hadStarted=True).message
+
+
 def test_a_real_segmentation_fault_is_named_and_shows_its_place(begin) -> None:
     environment = workerEnvironment("", dict)
     events = heard(begin("started(); os.kill(os.getpid(), signal.SIGSEGV)", environment=environment))
