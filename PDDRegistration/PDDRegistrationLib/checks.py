@@ -117,7 +117,7 @@ def _settingsProblem(settings: RegistrationSettings) -> str:
                 name=name, value=repr(value), kind=_("whole ") if kind is int else ""
             )
     try:
-        overridden(
+        preset = overridden(
             load_preset(settings.preset),
             levels=settings.levels,
             smoothness=settings.smoothness,
@@ -125,6 +125,11 @@ def _settingsProblem(settings: RegistrationSettings) -> str:
         )
     except InputError as error:
         return str(error)
+    if settings.weights and not preset.cube_levels:
+        return _(
+            "The preset {name} has no network that could use weights; choose the built-in ones under Advanced, or the "
+            "preset pdd-net-2019."
+        ).format(name=preset.name)
     return ""
 
 

@@ -238,6 +238,7 @@ def test_errors_of_the_worker_reach_the_caller_and_leave_the_scene_as_it_was(sce
         ({"levels": 99}, "levels"),
         ({"smoothness": 0.0}, "smoothness"),
         ({"preset": "nonsense"}, "preset 'nonsense' is not known"),
+        ({"preset": "generic", "weights": "mind2"}, "has no network"),
     ],
 )
 def test_what_cannot_be_registered_is_told_before_anything_starts(scene, pair, change, words):
