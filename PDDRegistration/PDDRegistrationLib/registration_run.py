@@ -50,6 +50,7 @@ def registrationSteps(
         _tellMoved(task, inputs, request)
         if settings.keepFolder:
             yield from _kept(task, run.folder, Path(settings.keepFolder))
+        yield WAITING  # the event loop has its turn before all nodes enter the scene in one step
         return commit(scene, made, inputs, settings, wanted, dict(answer.report))
     except InputError as error:
         raise RegistrationError("input", str(error)) from error
