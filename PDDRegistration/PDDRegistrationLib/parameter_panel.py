@@ -41,7 +41,7 @@ class ParameterPanel(VTKObservationMixin):
         self._scene, self._eventLoop = scene, eventLoop
         self._onParametersChanged, self._onChosen = onChanged, onChosen
         self.parameters: RegistrationParameters | None = None
-        self._showing = self._entered = self._closed = False
+        self._showing = self.entered = self._closed = False
         for name, control in controls.items():
             control.listen(lambda name=name: self._onControl(name))
         selector.addAttribute(_NODE_CLASS, "ModuleName", MODULE)
@@ -54,12 +54,12 @@ class ParameterPanel(VTKObservationMixin):
 
     def enter(self) -> None:
         """The user has come to the module: there is a registration from now on."""
-        self._entered = True
+        self.entered = True
         self._choose()
 
     def exit(self) -> None:
         """The user has left; no registration is made for a new scene."""
-        self._entered = False
+        self.entered = False
 
     def close(self) -> None:
         """Let go of the scene."""
@@ -122,7 +122,7 @@ class ParameterPanel(VTKObservationMixin):
 
     def _onSceneChanged(self, *_arguments: Any) -> None:
         """Later, when reading is over: a scene is closed before another is read in its place."""
-        if self._entered:
+        if self.entered:
             self._eventLoop.later(0, self._choose)
 
     @vtk.calldata_type(vtk.VTK_OBJECT)

@@ -72,7 +72,7 @@ def registersByClicks(panel: Any) -> None:
     check(slicer.mrmlScene.GetNumberOfNodes() == before, "a cancelled registration leaves no node")
 
     ui.registerButton.click()
-    _wait(lambda: not panel.run.busy)
+    _wait(lambda: not panel.busy)
     process()
     result = panel.result
     check(result is not None, f"a result, but: {ui.statusLabel.text}")

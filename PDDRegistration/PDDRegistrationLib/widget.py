@@ -64,6 +64,7 @@ class RegistrationPanel:
     ) -> None:
         self.widget, self.logic = widget, logic
         self.result: RegistrationOutputs | None = None
+        self._showsSoon = False
         self._closed = False
         self._scene, self._eventLoop = scene, eventLoop
         self._installer = makeInstaller(self._ask, self._tell)
@@ -128,8 +129,14 @@ class RegistrationPanel:
             self._onFinished,
         )
 
+    @property
+    def busy(self) -> bool:
+        """A task is running, or its result is about to be shown."""
+        return self.run.busy or self._showsSoon
+
     def _onFinished(self, outputs: RegistrationOutputs) -> None:
         self.parameters.setResult(outputs)
+        self._showsSoon = True
         self._eventLoop.later(0, self._showNewResult)  # a step of its own: nothing may block for long
         self.ui.viewSection.collapsed = self.ui.qualitySection.collapsed = False
         text = _("Finished in {time} min.").format(time=clock(outputs.report.get("seconds") or 0.0))
@@ -141,8 +148,15 @@ class RegistrationPanel:
     def _showNewResult(self) -> None:
         try:
             self._showResult()
+            nodes = displayedNodes(self.parameters) if self.parameters is not None else None
+            if nodes is not None and self.parameterPanel.entered:  # else the views are another module's
+                slicer.util.setSliceViewerLayers(
+                    background=nodes.fixed, foreground=nodes.warped, foregroundOpacity=1.0
+                )
         except Exception as error:  # the results are there, but cannot be shown: the user is told
             self.run.fail(error)
+        finally:
+            self._showsSoon = False
 
     def _installed(self, settings: RegistrationSettings) -> bool:
         """Whether the worker has what it needs; asks to install it, and tells what went wrong."""

@@ -186,6 +186,28 @@ def test_a_result_opens_view_and_quality(running):
     assert running.parameters.resultTransform is outputs.transform
 
 
+def _layers(scene):
+    composite = scene.GetFirstNodeByClass("vtkMRMLSliceCompositeNode")
+    layers = (composite.GetBackgroundVolumeID(), composite.GetForegroundVolumeID())
+    return tuple(scene.GetNodeByID(layer).GetName() if layer else None for layer in layers)
+
+
+def test_the_warped_scan_is_shown_over_the_fixed_one(running, scene):
+    scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    fixed, moving = (ui.currentNode() for ui in (running.ui.fixedSelector, running.ui.movingSelector))
+    running.logic.finish(result(fixed, moving))
+    assert _layers(scene) == ("fixed", "warped")
+
+
+def test_the_views_of_another_module_are_left_alone(running, scene):
+    scene.AddNewNodeByClass("vtkMRMLSliceCompositeNode")
+    before = _layers(scene)
+    running.exit()
+    fixed, moving = (ui.currentNode() for ui in (running.ui.fixedSelector, running.ui.movingSelector))
+    running.logic.finish(result(fixed, moving))
+    assert _layers(scene) == before == (None, None)
+
+
 def test_closing_the_scene_ends_the_run(running, scene):
     scene.Clear(False)
     assert running.logic.task.state == "cancelled"

@@ -119,8 +119,8 @@ def registers(user: User) -> Iterator[None]:
     user.press("the registration")
     pulse.start()
     stages, during, photographed = [], 0.0, False
-    while user.panel.run.busy:
-        task = user.panel.run.task
+    task = user.panel.run.task
+    while user.panel.busy:
         during = max(during, pulse.longestMs)
         if task.progress.stage not in ("", *stages):
             stages.append(task.progress.stage)
