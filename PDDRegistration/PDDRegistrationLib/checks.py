@@ -12,7 +12,7 @@ from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.memory import available_memory_mb
 
 from . import mrml_conversion
-from .node_checks import inputKindProblem, outputProblem
+from .node_checks import inputKindProblem, outputProblem, parentsOf
 from .settings import RegistrationInputs, RegistrationOutputs, RegistrationSettings
 
 _THINNEST = 2  # voxels along each axis
@@ -70,7 +70,7 @@ def _togetherProblem(inputs: RegistrationInputs) -> str:
             return _("The segmentation {name} is empty; uncheck it or add segments.").format(
                 name=node.GetName()
             )
-    if inputs.initialTransform is not None and _isUnder(inputs.moving, inputs.initialTransform):
+    if inputs.initialTransform is not None and inputs.initialTransform in parentsOf(inputs.moving):
         return _(
             "The moving volume {name} is under the initial transform {transform} already, which would count twice; "
             "choose no initial transform under Advanced."
@@ -82,11 +82,6 @@ def _isEmpty(node: Any) -> bool:
     if node.IsA("vtkMRMLSegmentationNode"):
         return node.GetSegmentation().GetNumberOfSegments() == 0
     return node.GetImageData() is None
-
-
-def _isUnder(node: Any, transform: Any) -> bool:
-    parent = node.GetParentTransformNode()
-    return parent is not None and (parent is transform or _isUnder(parent, transform))
 
 
 def _landmarkProblem(fixed: Any, moving: Any) -> str:

@@ -36,7 +36,7 @@ def outputProblem(
     Inputs are never changed, be it directly or by what they are under; and one node holds one result.
     """
     read = {id(node): node for node, _role, _kinds in _inputs(inputs)}
-    above = {id(parent): node for node in read.values() for parent in _parents(node)}
+    above = {id(parent): node for node in read.values() for parent in parentsOf(node)}
     taken: set[int] = set()
     for target, kind in _targets(outputs, inputs, settings):
         if not _isOneOf(target, (kind,)) or (kind == _VOLUME and target.GetClassName() != _VOLUME):
@@ -113,7 +113,8 @@ def _described(node: Any) -> str:
     return text.format(name=node.GetName(), kind=node.GetClassName())
 
 
-def _parents(node: Any) -> Iterator[Any]:
+def parentsOf(node: Any) -> Iterator[Any]:
+    """The transform nodes a node is under, the nearest first."""
     parent = node.GetParentTransformNode()
     while parent is not None:
         yield parent

@@ -136,11 +136,11 @@ def addSyntheticPair(scene: Any, made: dict[str, Any]) -> dict[str, Any]:
     for role, node in made.items():
         node.SetName(scene.GenerateUniqueName(names[role]))
         added[role] = scene.AddNode(node)
-        added[role].CreateDefaultDisplayNodes()
     for role in ("fixed", "moving"):
-        shown = added[role].GetDisplayNode()
-        shown.SetAutoWindowLevel(False)
-        shown.SetWindowLevel(*_ABDOMEN)
+        display = scene.AddNode(_volumeDisplay(*_ABDOMEN, None))
+        added[role].SetAndObserveDisplayNodeID(display.GetID())
+    for role in ("fixedSegmentation", "movingSegmentation"):
+        added[role].CreateDefaultDisplayNodes()
     return added
 
 
@@ -240,7 +240,7 @@ def _display(scene: Any, done: RegistrationOutputs, inputs: RegistrationInputs, 
     source = inputs.moving.GetDisplayNode()
     if source is not None and not source.IsA("vtkMRMLScalarVolumeDisplayNode"):
         source = None  # a label map's: its colours are no scale of grey values
-    window, level = (source.GetWindow(), source.GetLevel()) if source is not None else (400.0, 40.0)
+    window, level = (source.GetWindow(), source.GetLevel()) if source is not None else _ABDOMEN
     largest = done.report["uncertainty_mm"]["max"] or 1.0
     volumes = (
         (done.warpedVolume, window, level, source.GetColorNodeID() if source is not None else None),

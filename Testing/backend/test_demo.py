@@ -19,6 +19,7 @@ from pddnet.metrics import dice
 from pddnet.progress import Progress
 from pddnet.synthetic import ORGAN_NAMES
 from pddnet.warp import resample
+from tiny_preset import PRESET
 
 FILES = {
     "entropy.nii.gz",
@@ -35,23 +36,6 @@ FILES = {
     "warped-labels.nii.gz",
     "warped.nii.gz",
 }
-PRESET = """
-description = "Small enough for a test"
-spacing_mm = 8.0
-global_stage = "off"
-
-[intensity]
-kind = "window"
-low = -125.0
-high = 275.0
-
-[[levels]]
-step = 2
-spacing = 4
-reach = 8
-features = "coarse"
-couplings = [0.002, 0.01, 0.05]
-"""
 
 
 @pytest.fixture(scope="module")

@@ -30,26 +30,10 @@ from PDDRegistrationLib.mrml_conversion import interpolateLinearly
 from PDDRegistrationLib.output_nodes import PROVENANCE, TRANSFORM_ROLE, allNodes
 from PDDRegistrationLib.parameters import RegistrationParameters
 from PDDRegistrationLib.settings import RegistrationSettings
+from tiny_preset import PRESET
 
 SCRIPT = Path(demo_run.__file__).with_name("demo.py")
 PAIR = SyntheticRequest(size=(48, 40, 56), spacing_mm=7.5)
-PRESET = """
-description = "Small enough for a test"
-spacing_mm = 8.0
-global_stage = "off"
-
-[intensity]
-kind = "window"
-low = -125.0
-high = 275.0
-
-[[levels]]
-step = 2
-spacing = 4
-reach = 8
-features = "coarse"
-couplings = [0.002, 0.01, 0.05]
-"""
 FILES = {
     *(f"view-{name}.png" for name in PICTURES),
     *(f"{name}.nii.gz" for name in ("fixed", "moving", "warped", "jacobian", "uncertainty")),
