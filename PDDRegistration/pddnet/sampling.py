@@ -39,7 +39,7 @@ def grid_sample(
 
 
 def dilated(mask: torch.Tensor) -> torch.Tensor:
-    """Largest value among the 3^3 neighbours, over the last three axes: `max_pool3d(mask, 3, 1, 1)`, many times faster."""
+    """Largest value among the 3^3 neighbours over the last three axes: `max_pool3d(mask, 3, 1, 1)`, much faster."""
     for axis in (-1, -2, -3):
         n, source, mask = mask.shape[axis], mask, mask.clone()
         for to, other in ((1, 0), (0, 1)):
