@@ -1,4 +1,4 @@
-"""The command line: `pddnet register | warp | invert | evaluate | info | demo`.
+"""The command line: `pddnet register | warp | invert | evaluate | info | demo | bench`.
 
 Exit codes: 0 done, 1 unexpected failure, 2 usage or input, 3 not enough memory, 130 cancelled. Results go to
 standard output, everything else to standard error; every failure is one sentence that says what to do.
@@ -12,11 +12,15 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pddnet
 from pddnet.errors import InputError, RegistrationCancelled, is_out_of_memory
 from pddnet.process import let_waiting_threads_sleep
 from pddnet.terminal import Interruption, native_messages_hidden
+
+if TYPE_CHECKING:
+    from pddnet.commands import Answer
 
 OK, UNEXPECTED, BAD_INPUT, NOT_ENOUGH_MEMORY, CANCELLED = 0, 1, 2, 3, 130
 
@@ -42,11 +46,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _run(parsed: argparse.Namespace, interruption: Interruption) -> None:
-    from pddnet import commands  # PyTorch and SimpleITK only when there is work to do
     from pddnet.strict_json import to_json
 
-    answer = commands.BY_NAME[parsed.command](parsed, interruption)
+    answer = _work(parsed.command)(parsed, interruption)
     print(json.dumps(to_json(answer.report), indent=2, allow_nan=False) if parsed.json else answer.text)
+
+
+def _work(command: str) -> Callable[[argparse.Namespace, Interruption], Answer]:
+    """What does a command's work; PyTorch and SimpleITK are imported only now."""
+    if command == "bench":
+        from pddnet.bench_commands import bench
+
+        return bench
+    from pddnet.commands import BY_NAME
+
+    return BY_NAME[command]
 
 
 def _explain(error: BaseException) -> tuple[int, str]:
@@ -74,9 +88,14 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         command.set_defaults(immediate=not asks)
         add_arguments(command)
-        command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
-        command.add_argument("--debug", action="store_true", help="show tracebacks and what libraries print")
+        if name != "bench":  # its own commands have them
+            _add_common(command)
     return parser
+
+
+def _add_common(command: argparse.ArgumentParser) -> None:
+    command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
+    command.add_argument("--debug", action="store_true", help="show tracebacks and what libraries print")
 
 
 def _add_register(command: argparse.ArgumentParser) -> None:
@@ -185,6 +204,46 @@ def _add_demo(command: argparse.ArgumentParser) -> None:
     _add_device(command)
 
 
+def _add_bench(command: argparse.ArgumentParser) -> None:
+    benchmarks = command.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
+    layers = benchmarks.add_parser(
+        "layers", help="the network's 6-D layers on made-up features, beside the machine's limits"
+    )
+    layers.add_argument("--control-points", type=_count, default=32, metavar="N", help="per axis")
+    layers.add_argument("--labels", type=_count, default=15, metavar="N", help="per axis")
+    layers.add_argument("--channels", type=_count, default=16, metavar="N", help="of the features")
+    layers.add_argument("--save", type=Path, metavar="FILE", help=".npy for the expected displacements")
+    register = benchmarks.add_parser(
+        "register", help="`pddnet register` on two synthetic patients, in a process of its own"
+    )
+    register.add_argument("--size", type=_size, default=(192, 160, 256), metavar="XxYxZ", help="voxels")
+    register.add_argument("--spacing", type=float, default=2.0, metavar="MM", help="of the voxels")
+    _add_preset(register, "abdomen-ct")
+    for benchmark, repeat in ((layers, 3), (register, 1)):
+        add = benchmark.add_argument
+        add("--repeat", type=_count, default=repeat, metavar="N", help="how often; medians are reported")
+        add("--seed", type=int, default=0, metavar="N", help="of what is made up")
+        add("--threads", type=_count, metavar="N", help="that PyTorch uses; by default as many as it likes")
+        _add_device(benchmark)
+        _add_common(benchmark)
+
+
+def _count(text: str) -> int:
+    """A whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return int(text)
+
+
+def _size(text: str) -> tuple[int, int, int]:
+    """Three whole numbers of at least 1, as in 192x160x256."""
+    parts = text.split("x")
+    if len(parts) != 3:
+        raise argparse.ArgumentTypeError(f"{text!r} is not three whole numbers as in 192x160x256")
+    x, y, z = (_count(part) for part in parts)
+    return x, y, z
+
+
 def _add_preset(command: argparse.ArgumentParser, default: str = "generic") -> None:
     command.add_argument("--preset", default=default, help="name or .toml file; `pddnet info` lists them")
 
@@ -201,4 +260,5 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], bool, str]
     "evaluate": (_add_evaluate, False, "judge a registration by labels, landmarks and its transform"),
     "info": (_add_info, False, "show versions, devices, presets and memory"),
     "demo": (_add_demo, True, "make two scans, register them and show the results"),
+    "bench": (_add_bench, False, "measure how fast this machine registers"),
 }
