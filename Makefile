@@ -1,4 +1,4 @@
-# make demo | test | lint | clean. Everything is installed into .venv on first use; PYTHON=... chooses the interpreter.
+# make demo | test | lint | bench | clean. Everything is installed into .venv on first use; PYTHON=... chooses the interpreter.
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
@@ -6,12 +6,13 @@ PYTEST_ARGS ?= -n auto --maxprocesses 4
 CANDIDATES := $(or $(PYTHON),python3.11 python3.12 python3)
 NEW_ENOUGH := -c 'import sys; sys.exit(sys.version_info < (3, 11))'
 
-.PHONY: help demo test lint clean libraries
+.PHONY: help demo test lint bench clean libraries
 
 help:
 	@echo "make demo   register the built-in example; results in demo/"
 	@echo "make test   run the tests; choose some with PYTEST_ARGS=\"-k geometry\""
 	@echo "make lint   ruff, mypy and the import contracts"
+	@echo "make bench  measure time and memory, write docs/benchmarks.md; choose some with BENCH_ARGS=\"--only layers\""
 	@echo "make clean  remove caches, build products and demo results; .venv stays"
 
 demo: libraries $(STAMP)
@@ -26,6 +27,9 @@ lint: $(STAMP)
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+bench: $(STAMP)
+	$(BIN)/python Testing/benchmarks/run.py $(BENCH_ARGS)
 
 # Before the minutes of installing: the system libraries that drawing without a screen needs, or how to get them.
 libraries:

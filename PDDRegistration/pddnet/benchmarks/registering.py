@@ -71,17 +71,23 @@ def write_pair(folder: Path, size: Size, spacing_mm: float, seeds: tuple[int, in
 
 
 def register_files(
-    files: PairFiles, out: Path, preset: str, device: str = "auto", threads: int | None = None
+    files: PairFiles,
+    out: Path,
+    preset: str,
+    device: str = "auto",
+    threads: int | None = None,
+    with_labels: bool = True,
 ) -> RegisterRun:
     """Run `pddnet register` on a pair, its results in the folder `out`; errors as `run_json` raises them."""
     options = {
         "--fixed": files.fixed,
         "--moving": files.moving,
-        "--labels": files.moving_labels,
         "--out": out,
         "--preset": preset,
         "--device": device,
     }
+    if with_labels:
+        options["--labels"] = files.moving_labels
     arguments = [item for option in options.items() for item in option]
     command = run_json("pddnet", ["register", *arguments, "--json"], threads)
     return RegisterRun(command, out / "warped-labels.nii.gz")
