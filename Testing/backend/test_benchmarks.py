@@ -207,9 +207,9 @@ def test_peak_memory_is_that_of_the_program_itself(tmp_path: Path) -> None:
 
 
 def test_what_a_child_says_when_it_fails_is_passed_on(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"pddnet warp: .*no-image.nii does not exist"):
+    with pytest.raises(InputError, match=r"pddnet warp: .*no-field.h5 does not exist"):
         run_json(
-            "pddnet", ["warp", tmp_path / "no-image.nii", "--transform", "t.h5", "--out", tmp_path / "a.nii"]
+            "pddnet", ["warp", "a.nii", "--transform", tmp_path / "no-field.h5", "--out", tmp_path / "a.nii"]
         )
     broken = tmp_path / "broken.py"
     broken.write_text("raise KeyError('of its own')\n", encoding="ascii")
@@ -283,7 +283,7 @@ def test_a_registration_reports_itself_and_its_command(capsys: pytest.CaptureFix
     assert all(math.isfinite(n) for n in numbers(report))
     assert 0.5 * report["seconds"] < sum(report["stages"].values()) <= report["seconds"]
     assert report["command_seconds"] > report["seconds"]
-    assert report["peak_mb"] >= report["registration_peak_mb"] > 100
+    assert report["peak_mb"] > 0.99 * report["registration_peak_mb"] > 100  # counters of pages lag a little
     assert report["dice_after"] > report["dice_before"] + 0.1
     assert (report["size"], report["voxels"], report["preset"]) == ([40, 40, 40], 64000, "fast")
     assert 0 <= report["folding_percent"] < 1
@@ -304,22 +304,21 @@ def alive_with(text: str) -> list[str]:
 def test_a_bench_that_is_interrupted_leaves_no_process_and_no_file(tmp_path: Path) -> None:
     environment = os.environ | {"PYTHONPATH": str(Path(cli.__file__).parent.parent), "TMPDIR": str(tmp_path)}
     options = ["--size", "64x64x64", "--spacing", "3", "--preset", "abdomen-ct", "--repeat", "50"]
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pddnet", "bench", "register", *options],
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    lines = [process.stderr.readline() for _ in range(2)]  # the pair is made, the command begins
-    assert "pddnet register" in lines[-1], lines
-    deadline = time.monotonic() + 60
-    while not alive_with(str(tmp_path)) and time.monotonic() < deadline:
-        time.sleep(0.02)
-    assert alive_with(str(tmp_path))  # so that the end of it proves something
-    process.send_signal(signal.SIGTERM)
-    out, said = process.communicate(timeout=60)
+    command = [sys.executable, "-m", "pddnet", "bench", "register", *options]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        try:
+            assert process.stderr is not None
+            lines = [process.stderr.readline() for _ in range(2)]  # the pair is made, the command begins
+            assert "pddnet register" in lines[-1], lines
+            deadline = time.monotonic() + 60
+            while not alive_with(str(tmp_path)) and time.monotonic() < deadline:
+                time.sleep(0.02)
+            assert alive_with(str(tmp_path))  # so that the end of it proves something
+            process.send_signal(signal.SIGTERM)
+            out, said = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == cli.CANCELLED, said
     assert said.splitlines()[-1] == "pddnet bench: cancelled; nothing was written"
     assert out == ""
