@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
 from pddnet.config import GRID_MULTIPLE, Intensity
 from pddnet.errors import InputError
 from pddnet.geometry import Frame, ImageGeometry
-from pddnet.points import slabs, transform_points_torch
+from pddnet.points import transform_points_torch
+from pddnet.sampling import dilated
+from pddnet.scan_sampling import ScanSampler
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import SpatialTransform
 
 _AIR_VOXELS = 8  # kept around the body
 # points along each axis that tell whether two fields of view meet: more for a small moving scan
 _OVERLAP_POINTS = (17, 101)
-_SLAB_POINTS = 1 << 20
 _HU_AIR = -500.0
 
 
@@ -60,15 +62,15 @@ def check_scan(scan: Volume, role: str) -> None:
             f"the {role} scan has {_times(scan.geometry.size)} voxels; registration is 3-D and needs at least 2 along "
             "each axis: load the whole series"
         )
-    bad = int((~torch.isfinite(scan.data)).sum())
-    if bad:
+    low, high = (float(value) for value in torch.aminmax(scan.data))  # NaN where one voxel is
+    if not (math.isfinite(low) and math.isfinite(high)):
+        bad = int((~torch.isfinite(scan.data)).sum())
         raise InputError(
             f"the {role} scan has {bad} voxels that are NaN or infinite; replace them, for instance by the value of air"
         )
-    if float(scan.data.min()) == float(scan.data.max()):
+    if low == high:
         raise InputError(
-            f"the {role} scan has the value {float(scan.data.min()):g} everywhere; there is nothing to align: "
-            "check the file"
+            f"the {role} scan has the value {low:g} everywhere; there is nothing to align: check the file"
         )
 
 
@@ -127,21 +129,58 @@ class Scaling:
         return image.clamp_(0, 1) if self.clamp else image
 
 
+@dataclass(frozen=True)
+class ScanSource:
+    """A scan, its mask and its scaling, to be resampled onto one working grid after another."""
+
+    scan: Volume
+    mask: LabelMap | None
+    scaling: Scaling
+    device: torch.device
+
+    @cached_property
+    def _sampler(self) -> ScanSampler:
+        allowed = None if self.mask is None else self.mask.data
+        return ScanSampler(self.scan.data, allowed, self.scan.geometry, self.device)
+
+    def on(
+        self,
+        grid: ImageGeometry,
+        transform: SpatialTransform,
+        between_slabs: Callable[[], None] = lambda: None,
+    ) -> WorkingScan:
+        """The scan seen through `transform` (grid point -> scan point, mm LPS), linearly interpolated and scaled.
+
+        From its outer voxels a scan fades into its fill value within a voxel; it is known where less than half is fill.
+        """
+        fill = self.scan.fill_value
+        air = float(self.scaling.apply(torch.tensor([fill])))
+        image = torch.full((1, *grid.shape), air, device=self.device)
+        known = torch.zeros((1, *grid.shape), device=self.device)
+        for part in self._sampler.samples(grid, transform):
+            image[0][part.window] = self.scaling.apply(part.values.add_((1 - part.weight).mul_(fill)))
+            known[0][part.window] = (part.allowed > 0.5).float()
+            between_slabs()
+        bright = dilated((image > self.scaling.foreground).to(torch.uint8))
+        between_slabs()
+        return WorkingScan(image, known, known * bright)
+
+
 def resolved(intensity: Intensity, fixed: Volume, moving: Volume) -> Intensity:
     """ "auto" replaced by the window where both scans look like CT in HU, by percentiles elsewhere."""
     if intensity.kind != "auto":
         return intensity
-    both_ct = all(float(scan.data.min()) < _HU_AIR for scan in (fixed, moving))
+    both_ct = all(scan.fill_value < _HU_AIR for scan in (fixed, moving))
     return replace(intensity, kind="window" if both_ct else "percentiles")
 
 
 def body_window(scans: tuple[WorkingScan, WorkingScan]) -> tuple[slice, slice, slice]:
     """The part of the working grid (D, H, W) that holds both bodies and some air; sizes stay multiples of 16."""
-    body = (scans[0].body + scans[1].body)[0] > 0
+    body = torch.maximum(scans[0].body[0], scans[1].body[0])
+    plane, line = body.amax(0), body.amax(2)  # (H, W) and (D, H)
     window = []
-    for axis in range(3):
-        others = [a for a in range(3) if a != axis]
-        present = body.amax(dim=others).nonzero().flatten()
+    for axis, present in enumerate((line.amax(1), plane.amax(1), plane.amax(0))):
+        present = present.nonzero().flatten()
         n = body.shape[axis]
         low, high = (int(present[0]), int(present[-1]) + 1) if len(present) else (0, n)
         count = min(n, -(-(high - low + 2 * _AIR_VOXELS) // GRID_MULTIPLE) * GRID_MULTIPLE)
@@ -163,17 +202,7 @@ def on_working_grid(
 
     A scan much finer than the grid is averaged over whole voxel blocks first, so that nothing aliases.
     """
-    source, geometry, allowed = scan.data, scan.geometry, None if mask is None else (mask.data != 0).float()
-    factors = [max(1, int(g / s + 1e-3)) for g, s in zip(grid.spacing, geometry.spacing, strict=True)]
-    if max(factors) > 1:
-        geometry = geometry.coarsened(factors)
-        source, allowed = (None if x is None else _block_mean(x, factors) for x in (source, allowed))  # type: ignore[assignment]
-    image, known = _resampled(
-        source, allowed, geometry, grid, transform, scan.fill_value, device, between_slabs
-    )
-    image = scaling.apply(image)
-    body = (F.max_pool3d(image[None], 3, 1, 1)[0] > scaling.foreground).to(image) * known
-    return WorkingScan(image, known, body)
+    return ScanSource(scan, mask, scaling, device).on(grid, transform, between_slabs)
 
 
 def _bounds(scan: Volume, intensity: Intensity) -> tuple[float, float]:
@@ -181,39 +210,11 @@ def _bounds(scan: Volume, intensity: Intensity) -> tuple[float, float]:
         return intensity.low, intensity.high
     if intensity.kind == "divisor":
         return 0.0, intensity.divisor
-    values = scan.data.flatten()
-    values = values[:: max(1, values.numel() // 1_000_000)].double().sort().values
+    values = scan.data.flatten()[:: max(1, scan.data.numel() // 1_000_000)].cpu().numpy()
     percentiles = (intensity.low_percentile, intensity.high_percentile)
-    low, high = (float(values[round(p / 100 * (len(values) - 1))]) for p in percentiles)
+    ranks = [round(p / 100 * (len(values) - 1)) for p in percentiles]
+    low, high = (float(value) for value in np.partition(values, ranks)[ranks])
     return (low, high) if high > low else (float(scan.data.min()), float(scan.data.max()))
-
-
-def _resampled(
-    data: torch.Tensor,
-    allowed: torch.Tensor | None,
-    geometry: ImageGeometry,
-    grid: ImageGeometry,
-    transform: SpatialTransform,
-    fill: float,
-    device: torch.device,
-    between_slabs: Callable[[], None],
-) -> tuple[torch.Tensor, torch.Tensor]:
-    channels = [data - fill, torch.ones_like(data) if allowed is None else allowed]
-    source = torch.stack(channels)[None].to(device)  # (1, 2, D, H, W); beyond it: `fill`, not known
-    out = torch.empty((2, *grid.shape), device=device)
-    size = torch.tensor(geometry.size, dtype=torch.float64)
-    to_index = geometry.matrix(Frame.LPS, Frame.INDEX)
-    for rows, points in slabs(grid, _SLAB_POINTS):
-        index = transform_points_torch(to_index, transform.apply(points))
-        cube = (2 * (index + 0.5) / size - 1).float().to(device)  # -1 and 1 at the outer voxel edges
-        out[:, rows] = F.grid_sample(source, cube[None], padding_mode="zeros", align_corners=False)[0]
-        between_slabs()
-    return out[:1] + fill, (out[1:] > 0.5).float()
-
-
-def _block_mean(data: torch.Tensor, factors: list[int]) -> torch.Tensor:
-    kernel = factors[::-1]
-    return F.avg_pool3d(data[None, None], kernel, ceil_mode=True, count_include_pad=False)[0, 0]
 
 
 def _times(size: tuple[int, ...]) -> str:

@@ -24,12 +24,12 @@ from pddnet.memory import peak_memory_mb
 from pddnet.plan import check_memory, stage_costs, working_grid
 from pddnet.preprocessing import (
     Scaling,
+    ScanSource,
     WorkingScan,
     body_window,
     check_mask,
     check_overlap,
     check_scan,
-    on_working_grid,
     resolved,
 )
 from pddnet.progress import Progress, Reporter
@@ -77,31 +77,22 @@ class RegistrationResult:
 class _Job:
     """The checked arguments of one registration."""
 
-    fixed: Volume
-    moving: Volume
-    fixed_mask: LabelMap | None
-    moving_mask: LabelMap | None
+    fixed: ScanSource
+    moving: ScanSource
     start: SpatialTransform
     given_start: bool
     preset: Preset
     device: torch.device
-    fixed_scaling: Scaling
-    moving_scaling: Scaling
 
     def fixed_on(self, grid: ImageGeometry, tick: Callable[[], None]) -> WorkingScan:
         """The fixed scan on a grid of its space."""
-        start = AffineTransform.identity()
-        return on_working_grid(
-            self.fixed, self.fixed_mask, grid, start, self.fixed_scaling, self.device, tick
-        )
+        return self.fixed.on(grid, AffineTransform.identity(), tick)
 
     def moving_on(
         self, grid: ImageGeometry, start: SpatialTransform, tick: Callable[[], None]
     ) -> WorkingScan:
         """The moving scan seen through a transform from a grid of the fixed space."""
-        return on_working_grid(
-            self.moving, self.moving_mask, grid, start, self.moving_scaling, self.device, tick
-        )
+        return self.moving.on(grid, start, tick)
 
 
 @torch.no_grad()
@@ -217,21 +208,24 @@ def _checked(
     start = initial if initial is not None else AffineTransform.identity()
     check_overlap(fixed.geometry, moving.geometry, start)
     intensity = resolved(preset.intensity, fixed, moving)
-    scalings = (Scaling.of(fixed, intensity), Scaling.of(moving, intensity))
-    return _Job(fixed, moving, fixed_mask, moving_mask, start, initial is not None, preset, device, *scalings)
+    sources = [
+        ScanSource(scan, mask, Scaling.of(scan, intensity), device)
+        for scan, mask in ((fixed, fixed_mask), (moving, moving_mask))
+    ]
+    return _Job(sources[0], sources[1], start, initial is not None, preset, device)
 
 
 def _global_stage(job: _Job, reporter: Reporter) -> tuple[Candidate, ...]:
     if job.preset.global_stage == "off":
         return ()
     with reporter.stage("global", "finding where to start"):
-        grid = coarse_grid(job.fixed.geometry, job.preset)
+        grid = coarse_grid(job.fixed.scan.geometry, job.preset)
         scans = CoarseScans(
             grid=grid,
             fixed=job.fixed_on(grid, reporter.tick),
             moving=lambda transform: job.moving_on(grid, chained(transform, job.start), reporter.tick),
-            fixed_centre=job.fixed.geometry.centre,
-            moving_centre=job.moving.geometry.centre,
+            fixed_centre=job.fixed.scan.geometry.centre,
+            moving_centre=job.moving.scan.geometry.centre,
         )
         return tuple(align_globally(scans, job.preset.global_stage, not job.given_start, reporter.tick))
 
@@ -240,7 +234,7 @@ def _prepared(
     job: _Job, start: SpatialTransform, tick: Callable[[], None]
 ) -> tuple[WorkingScan, WorkingScan, ImageGeometry]:
     """Both scans on the working grid, cropped to the bodies, and that grid."""
-    grid = working_grid(job.fixed.geometry, job.moving.geometry, start, job.preset)
+    grid = working_grid(job.fixed.scan.geometry, job.moving.scan.geometry, start, job.preset)
     scans = (job.fixed_on(grid, tick), job.moving_on(grid, start, tick))
     window = body_window(scans)
     corner, size = [w.start for w in reversed(window)], [w.stop - w.start for w in reversed(window)]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 
@@ -31,7 +32,7 @@ class Volume:
         _check_shape(self.data, self.geometry, "data")
         object.__setattr__(self, "data", self.data.to(torch.float32))
 
-    @property
+    @cached_property
     def fill_value(self) -> float:
         """The value that stands for "outside the scan": the smallest finite one (air in CT, background in MR)."""
         lowest = float(self.data.min())
