@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ matplotlib.use("Agg")  # no window is wanted
 from matplotlib import pyplot
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter, NullLocator
 
 Report = Mapping[str, Any]
 _QUANTITIES = (("seconds", "seconds", "time_exponent"), ("peak_mb", "peak MB", "memory_exponent"))
@@ -30,6 +31,7 @@ def draw_growth(section: Report, path: Path) -> None:
             for name, curve in curves.items():
                 _draw_curve(axis, name, curve, key, exponent)
             axis.set(xscale="log", yscale="log", xlabel=against, ylabel=unit)
+            _mark_sizes(axis, next(iter(curves.values()))["sizes"])
             axis.grid(True, which="both", alpha=0.25)
             axis.legend(fontsize=8)
     _save(figure, path)
@@ -59,6 +61,15 @@ def _draw_curve(axis: Axes, name: str, curve: Report, key: str, exponent: str) -
     power = curve[exponent]
     label = name if power is None else f"{name}: size^{power:.2f}"
     axis.plot(curve["sizes"], curve[key], marker="o", label=label)
+
+
+def _mark_sizes(axis: Axes, sizes: Sequence[float]) -> None:
+    """Ticks where there are points; plain numbers along the other axis."""
+    labels = [f"{size / 1e6:.1f} M" if size > 1e5 else f"{round(size ** (1 / 3))}$^3$" for size in sizes]
+    axis.set_xticks(sizes, labels)
+    axis.xaxis.set_minor_locator(NullLocator())
+    for formatted in (axis.yaxis.set_major_formatter, axis.yaxis.set_minor_formatter):
+        formatted(LogFormatter(labelOnlyBase=False, minor_thresholds=(2, 1)))
 
 
 def _save(figure: Figure, path: Path) -> None:
