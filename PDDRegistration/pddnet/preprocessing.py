@@ -125,7 +125,11 @@ class Scaling:
 
     def apply(self, image: torch.Tensor) -> torch.Tensor:
         """Scaled intensities."""
-        image = (image - self.low) / (self.high - self.low)
+        return self.apply_(image.clone())
+
+    def apply_(self, image: torch.Tensor) -> torch.Tensor:
+        """The same, in place."""
+        image.sub_(self.low).div_(self.high - self.low)
         return image.clamp_(0, 1) if self.clamp else image
 
 
@@ -158,12 +162,13 @@ class ScanSource:
         image = torch.full((1, *grid.shape), air, device=self.device)
         known = torch.zeros((1, *grid.shape), device=self.device)
         for part in self._sampler.samples(grid, transform):
-            image[0][part.window] = self.scaling.apply(part.values.add_((1 - part.weight).mul_(fill)))
-            known[0][part.window] = (part.allowed > 0.5).float()
+            # the weight that is missing is that of the fill value
+            image[0][part.window] = self.scaling.apply_(part.values.add_(fill).sub_(part.weight, alpha=fill))
+            known[0][part.window] = part.allowed > 0.5
             between_slabs()
-        bright = dilated((image > self.scaling.foreground).to(torch.uint8))
+        bright = dilated((image > self.scaling.foreground).view(torch.uint8)).view(torch.bool)
         between_slabs()
-        return WorkingScan(image, known, known * bright)
+        return WorkingScan(image, known, torch.where(bright, known, 0.0))
 
 
 def resolved(intensity: Intensity, fixed: Volume, moving: Volume) -> Intensity:

@@ -154,9 +154,11 @@ def _by_points(blocks: _Blocks, grid: ImageGeometry, transform: SpatialTransform
 def _sampled(blocks: _Blocks, rows: slice, index: torch.Tensor) -> Samples:
     """Samples at continuous indices (3, d, H, W), which are changed."""
     size = torch.tensor(blocks.geometry.size, dtype=torch.float32, device=index.device)[:, None, None, None]
-    ramps = torch.minimum(index + 1, size - index).clamp_(0, 1)
+    cube = index.mul_(2 / size).add_(1 / size - 1)  # -1 and 1 at the outer voxel edges
+    # 1 from the first to the last voxel, from there down to 0 within one
+    ramps = torch.addcmul((size + 1) / 2, cube.abs(), -size / 2).clamp_(0, 1)
     weight = ramps[0].mul_(ramps[1]).mul_(ramps[2])
-    cube = index.add_(0.5).mul_(2 / size).sub_(1).movedim(0, -1)  # -1 and 1 at the outer voxel edges
+    cube = cube.movedim(0, -1)
     image, allowed = (
         None if x is None else grid_sample(x, cube, padding_mode="zeros", align_corners=False)[0]
         for x in (blocks.image, blocks.allowed)
