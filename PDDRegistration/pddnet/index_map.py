@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -50,7 +51,7 @@ class IndexMap:
         )
 
 
-def inside(index: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
+def within(index: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Whether each index (3, ...) lies in the field of view (D, H, W), voxel edges included."""
     within = (index[0] >= -0.5) & (index[0] < shape[2] - 0.5)
     for at, n in ((index[1], shape[1]), (index[2], shape[0])):

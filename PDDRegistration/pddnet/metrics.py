@@ -8,13 +8,13 @@ from dataclasses import dataclass
 import torch
 
 from pddnet.errors import InputError
-from pddnet.geometry import ImageGeometry
-from pddnet.points import slabs
+from pddnet.geometry import Frame, ImageGeometry
+from pddnet.points import SLAB_POINTS, plane_slabs, slabs, transform_vectors_torch
+from pddnet.separable import Separable
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import DisplacementField, SpatialTransform
 
 _SMALLEST_DETERMINANT, _LARGEST_DETERMINANT = 1e-9, 1e9
-_SLAB_VOXELS = 1 << 20
 _FIRST_REACH_MM = 8.0
 _PAIRS_PER_STEP = 2  # as many pairs as cost as much as one step of a voxel
 _PAIRS_AT_ONCE = 1 << 20
@@ -115,14 +115,15 @@ def jacobian_determinant(field: DisplacementField, onto: ImageGeometry | None = 
     """
     geometry = onto or field.fixed_geometry or field.geometry
     determinant = torch.empty(geometry.shape)
-    width, height, depth = geometry.size
-    step = max(1, _SLAB_VOXELS // (width * height))
-    for start in range(0, depth, step):
-        stop = min(depth, start + step)
-        low, high = max(0, start - 1), min(depth, stop + 1)  # neighbours for the central differences
-        slab = geometry.cropped((0, 0, low), (width, height, high - low))
-        gradient = _sampled(field, slab, low, high, geometry).gradient[start - low : stop - low]
-        determinant[start:stop] = determinants(gradient + torch.eye(3))
+    separable = Separable.between(field.geometry, geometry)
+    # in steps along the grid's own axes the derivatives need no turning, and the determinant is the same
+    steps = transform_vectors_torch(geometry.matrix(Frame.LPS, Frame.INDEX), field.vectors)
+    steps = steps.movedim(-1, 0).contiguous()
+    for rows in plane_slabs(geometry.shape):
+        if separable is None:
+            determinant[rows] = determinants(_gradient(field, geometry, rows) + torch.eye(3))
+        else:
+            determinant[rows] = _determinant_of_identity_plus(*separable.planes_of_slopes(steps, rows))
     return Volume(determinant, geometry)
 
 
@@ -156,12 +157,12 @@ class FieldQuality:
         Raises:
             InputError: the mask lies on another grid or is empty.
         """
-        values = _inside(determinant, mask).double()
-        logarithm = values.clamp(_SMALLEST_DETERMINANT, _LARGEST_DETERMINANT).log()
+        values = _inside(determinant, mask)
+        logarithm = values.clamp(_SMALLEST_DETERMINANT, _LARGEST_DETERMINANT).log_()
         return cls(
-            folding_fraction=float((values <= 0).double().mean()),
-            jacobian_std=float(values.std(correction=0)),
-            log_jacobian_std=float(logarithm.std(correction=0)),
+            folding_fraction=int((values <= 0).sum()) / values.numel(),
+            jacobian_std=_standard_deviation(values),
+            log_jacobian_std=_standard_deviation(logarithm),
             smallest_determinant=float(values.min()),
         )
 
@@ -207,12 +208,33 @@ def inverse_residual(inverse: DisplacementField, field: DisplacementField) -> Vo
     return inverse_consistency_error(inverse, field, between)
 
 
-def _sampled(
-    field: DisplacementField, slab: ImageGeometry, low: int, high: int, whole: ImageGeometry
-) -> DisplacementField:
-    if field.geometry == whole:
-        return DisplacementField(field.vectors[low:high], slab)
-    return field.on(slab)
+def _gradient(field: DisplacementField, grid: ImageGeometry, rows: slice) -> torch.Tensor:
+    """Gradient (d, H, W, 3, 3) of a field sampled at the points of a grid."""
+    width, height, depth = grid.size
+    low, high = max(0, rows.start - 1), min(depth, rows.stop + 1)  # neighbours for the central differences
+    slab = grid.cropped((0, 0, low), (width, height, high - low))
+    return field.on(slab).gradient[rows.start - low : rows.stop - low]
+
+
+def _determinant_of_identity_plus(x: torch.Tensor, y: torch.Tensor, z: torch.Tensor) -> torch.Tensor:
+    """det(I + G) where the columns of G are x, y, z, each (3, d, H, W); they are changed."""
+    for axis, column in enumerate((x, y, z)):
+        column[axis].add_(1)
+    minors = [(y[a] * z[b]).addcmul_(y[b], z[a], value=-1) for a, b in ((1, 2), (2, 0), (0, 1))]
+    return minors[0].mul_(x[0]).addcmul_(minors[1], x[1]).addcmul_(minors[2], x[2])
+
+
+def _standard_deviation(values: torch.Tensor) -> float:
+    """Of all values, in float64, which is not needed for all of them at once."""
+    parts = [
+        (len(part), *torch.var_mean(part.double(), correction=0))
+        for part in values.flatten().split(SLAB_POINTS)
+    ]
+    counts, variances, means = (
+        torch.tensor(column, dtype=torch.float64) for column in zip(*parts, strict=True)
+    )
+    mean = (counts * means).sum() / counts.sum()
+    return float(((counts * (variances + (means - mean).square())).sum() / counts.sum()).sqrt())
 
 
 def _inside(volume: Volume, mask: LabelMap | None) -> torch.Tensor:

@@ -5,7 +5,7 @@ Every transform here takes a point of the fixed scan to the corresponding point 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar, runtime_checkable
@@ -16,7 +16,10 @@ import torch.nn.functional as F
 
 from pddnet.errors import InputError
 from pddnet.geometry import Frame, ImageGeometry, Matrix
-from pddnet.points import slabs, transform_points_torch
+from pddnet.index_map import IndexMap, Shift, within
+from pddnet.points import plane_slabs, slabs, transform_points_torch, transform_vectors_torch
+from pddnet.sampling import grid_sample
+from pddnet.separable import Separable, index_matrix
 from pddnet.volume import LabelMap, Volume
 
 _ITK_HOLDS = 0.5  # cells
@@ -166,7 +169,13 @@ class DisplacementField:
 
     def on(self, geometry: ImageGeometry) -> DisplacementField:
         """The same transform sampled on another grid."""
-        return DisplacementField.sampled(self, geometry, self.fixed_geometry)
+        separable = Separable.between(self.geometry, geometry)
+        if separable is None:
+            return DisplacementField.sampled(self, geometry, self.fixed_geometry)
+        vectors = torch.empty((*geometry.shape, 3))
+        for rows in plane_slabs(geometry.shape):
+            vectors[rows] = separable.planes(self._channels, rows).movedim(0, -1)
+        return DisplacementField(vectors, geometry, self.fixed_geometry)
 
     def covering_fixed(self) -> DisplacementField:
         """The field on its own grid, grown by whole cells until ITK sees all of `fixed_geometry` inside.
@@ -196,31 +205,72 @@ def resample(moving: ImageT, onto: ImageGeometry, transform: SpatialTransform) -
 
     Intensities are interpolated trilinearly, labels take the nearest voxel. Outside the moving scan the result is
     `moving.fill_value` for intensities and 0 for labels; a voxel reaches half a spacing beyond its centre, as in ITK.
+    Affine transforms, and displacement fields whose axes run along those of `onto`, are followed in float32: right to
+    1e-4 of a voxel.
     """
-    to_index = moving.geometry.matrix(Frame.LPS, Frame.INDEX)
     data = moving.data.cpu()
     out = torch.empty(onto.shape, dtype=data.dtype)
     fill = moving.fill_value if isinstance(moving, Volume) else 0
-    for rows, points in slabs(onto):
-        index = transform_points_torch(to_index, transform.apply(points))
-        if isinstance(moving, Volume):
-            values = sample_linear(data[None], index).squeeze(-1)
-        else:
-            values = sample_nearest(data, index)
-        out[rows] = torch.where(
-            inside(index, data.shape), values.to(data.dtype), torch.as_tensor(fill, dtype=data.dtype)
-        )
+    sample = _linear_at if isinstance(moving, Volume) else _nearest_at
+    for rows, index in _indices(moving.geometry, onto, transform):
+        outside = within(index, data.shape).logical_not_()
+        out[rows] = sample(data, index)
+        out[rows].masked_fill_(outside, fill)
     return replace(moving, data=out, geometry=onto)
 
 
 def sampled_on(volume: Volume, grid: ImageGeometry) -> Volume:
-    """A volume on another grid of its space, linearly, its border held outside."""
-    to_index = volume.geometry.matrix(Frame.LPS, Frame.INDEX)
+    """A volume of finite values on another grid of its space, linearly, its border held outside."""
     values = torch.empty(grid.shape)
-    for rows, points in slabs(grid):
-        index = transform_points_torch(to_index, points)
-        values[rows] = sample_linear(volume.data[None], index).squeeze(-1).float()
+    separable = Separable.between(volume.geometry, grid)
+    if separable is not None:
+        for rows in plane_slabs(grid.shape):
+            values[rows] = separable.planes(volume.data[None], rows)[0]
+        return Volume(values, grid)
+    for rows, index in _indices(volume.geometry, grid, AffineTransform.identity()):
+        values[rows] = _linear_at(volume.data, index)
     return Volume(values, grid)
+
+
+def _indices(
+    scan: ImageGeometry, onto: ImageGeometry, transform: SpatialTransform
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """Planes of `onto` and where in `scan` its points come to lie: index (3, d, H, W), float32 or float64."""
+    along = _index_map(scan, onto, transform)
+    if along is not None:
+        for rows in plane_slabs(onto.shape):
+            yield rows, along.index(rows)
+        return
+    to_index = scan.matrix(Frame.LPS, Frame.INDEX)
+    for rows, points in slabs(onto):
+        yield rows, transform_points_torch(to_index, transform.apply(points)).movedim(-1, 0)
+
+
+def _index_map(scan: ImageGeometry, onto: ImageGeometry, transform: SpatialTransform) -> IndexMap | None:
+    """The map of a regular grid, where the transform has one."""
+    if isinstance(transform, AffineTransform):
+        return IndexMap(index_matrix(scan, onto, transform.matrix), onto.shape)
+    if not isinstance(transform, DisplacementField):
+        return None
+    separable = Separable.between(transform.geometry, onto)
+    if separable is None:
+        return None
+    voxels = transform_vectors_torch(scan.matrix(Frame.LPS, Frame.INDEX), transform.vectors)
+    shift = Shift(voxels.movedim(-1, 0).contiguous(), separable)
+    return IndexMap(index_matrix(scan, onto), onto.shape, shift)
+
+
+def _linear_at(data: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Trilinear samples (d, H, W) at index (3, d, H, W), which is changed; the border value held outside."""
+    if index.dtype == torch.float64:
+        return sample_linear(data[None], index.movedim(0, -1)).squeeze(-1).to(data.dtype)
+    size = torch.tensor(data.shape[::-1], dtype=index.dtype)[:, None, None, None]
+    cube = index.mul_(2 / (size - 1).clamp(min=1)).sub_(1)
+    return grid_sample(data[None], cube.movedim(0, -1))[0]
+
+
+def _nearest_at(data: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    return sample_nearest(data, index.movedim(0, -1))
 
 
 def sample_linear(channels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
@@ -249,16 +299,17 @@ def sample_linear(channels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 def sample_nearest(data: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     """The value (...,) of the voxel of `data` (D, H, W) nearest to each index (..., 3); halves round up, as in ITK."""
-    depth, height, width = data.shape
-    i, j, k = ((index[..., axis] + 0.5).floor().long() for axis in range(3))
-    flat = (k.clamp(0, depth - 1) * height + j.clamp(0, height - 1)) * width + i.clamp(0, width - 1)
-    return data.reshape(-1)[flat]
+    kind = torch.int32 if data.numel() < 1 << 31 else torch.int64
+    i, j, k = (
+        (index[..., axis] + 0.5).floor_().clamp_(0, data.shape[2 - axis] - 1).to(kind) for axis in range(3)
+    )
+    flat = k.mul_(data.shape[1]).add_(j).mul_(data.shape[2]).add_(i)
+    return data.reshape(-1).index_select(0, flat.reshape(-1)).view(flat.shape)
 
 
 def inside(index: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
     """Whether each index (..., 3) lies in the field of view, voxel edges included; `shape` is (D, H, W)."""
-    size = torch.tensor(tuple(shape)[::-1], dtype=index.dtype)
-    return ((index >= -0.5) & (index < size - 0.5)).all(-1)
+    return within(index.movedim(-1, 0), shape)
 
 
 def _slope(values: torch.Tensor, axis: int) -> torch.Tensor:
