@@ -228,7 +228,7 @@ def _standard_deviation(values: torch.Tensor) -> float:
     """Of all values, in float64, which is not needed for all of them at once."""
     parts = [
         (len(part), *torch.var_mean(part.double(), correction=0))
-        for part in values.flatten().split(SLAB_POINTS)
+        for part in torch.split(values.flatten(), SLAB_POINTS)
     ]
     counts, variances, means = (
         torch.tensor(column, dtype=torch.float64) for column in zip(*parts, strict=True)

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from pddnet.geometry import Frame, ImageGeometry
+from pddnet.geometry import Frame, ImageGeometry, Matrix
+from pddnet.index_map import IndexMap
 from pddnet.levels import FIELD_STEP
-from pddnet.points import slabs, transform_vectors_torch
+from pddnet.points import plane_slabs, slabs, transform_vectors_torch
 from pddnet.uncertainty import Uncertainty
 from pddnet.volume import Volume
-from pddnet.warp import DisplacementField, SpatialTransform
+from pddnet.warp import AffineTransform, DisplacementField, SpatialTransform
 
 
 def displacement_in_mm(
@@ -26,10 +29,9 @@ def displacement_in_mm(
         start: grid point -> moving point, mm LPS.
     """
     lattice, values = _covering(forward.cpu(), grid, fixed)
-    in_mm = transform_vectors_torch(grid.matrix(Frame.INDEX, Frame.LPS), values.permute(1, 2, 3, 0).double())
     vectors = torch.empty((*lattice.shape, 3))
-    for rows, points in slabs(lattice):
-        vectors[rows] = (start.apply(points + in_mm[rows]) - points).float()
+    for rows, found in _whole_displacements(values, lattice, grid.matrix(Frame.INDEX, Frame.LPS), start):
+        vectors[rows] = found
     return DisplacementField(vectors, lattice, fixed)
 
 
@@ -39,6 +41,22 @@ def uncertainty_in_mm(spread: torch.Tensor, grid: ImageGeometry, fixed: ImageGeo
     return Uncertainty(
         Volume(variance.sqrt() * float(np.mean(grid.spacing)), lattice), Volume(entropy, lattice)
     )
+
+
+def _whole_displacements(
+    values: torch.Tensor, lattice: ImageGeometry, to_mm: Matrix, start: SpatialTransform
+) -> Iterator[tuple[slice, torch.Tensor]]:
+    """start(x + d(x)) - x, (d, H, W, 3) in mm, at some planes of a lattice, from d (3, D, H, W) in voxels."""
+    if isinstance(start, AffineTransform):  # (A - 1) x + A d
+        from_index = lattice.matrix(Frame.INDEX, Frame.LPS)
+        moved = IndexMap(start.matrix @ from_index - from_index, lattice.shape)
+        for rows in plane_slabs(lattice.shape):
+            found = transform_vectors_torch(start.matrix @ to_mm, values[:, rows].movedim(0, -1))
+            yield rows, found.add_(moved.index(rows).movedim(0, -1))
+        return
+    for rows, points in slabs(lattice):
+        found = transform_vectors_torch(to_mm, values[:, rows].movedim(0, -1).double())
+        yield rows, (start.apply(points + found) - points).float()
 
 
 def _covering(
