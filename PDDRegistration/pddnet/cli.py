@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import pddnet
 from pddnet.errors import InputError, RegistrationCancelled, is_out_of_memory
-from pddnet.process import let_waiting_threads_sleep
+from pddnet.process import keep_freed_memory, let_waiting_threads_sleep
 from pddnet.terminal import Interruption, native_messages_hidden
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; `arguments` are those of the process by default. Returns the exit code."""
     parsed = _parser().parse_args(arguments)
     let_waiting_threads_sleep()
+    keep_freed_memory()
     try:
         with Interruption(immediate=parsed.immediate) as interruption:
             if parsed.debug:

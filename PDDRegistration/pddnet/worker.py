@@ -20,7 +20,12 @@ from pathlib import Path
 import pddnet
 from pddnet.errors import DeviceError, InputError, is_out_of_memory
 from pddnet.job_events import Failed, Started
-from pddnet.process import installed_versions, let_others_go_first, let_waiting_threads_sleep
+from pddnet.process import (
+    installed_versions,
+    keep_freed_memory,
+    let_others_go_first,
+    let_waiting_threads_sleep,
+)
 from pddnet.published_weights import CheckpointError
 from pddnet.worker_channel import Channel, leave, taken_over_stdin, taken_over_stdout, watch
 
@@ -64,6 +69,7 @@ def work(folder: Path, channel: Channel) -> int:
     """Do the folder's job and send its result or its error; the exit code."""
     try:
         let_waiting_threads_sleep()
+        keep_freed_memory()
         _check_packages()
         from pddnet.job import read_request
         from pddnet.worker_jobs import run

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import subprocess
+import sys
 
 import pytest
 
-from pddnet.process import installed_versions, let_waiting_threads_sleep
+from pddnet.process import installed_versions, keep_freed_memory, let_waiting_threads_sleep
 
 
 def test_versions_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,3 +33,39 @@ def test_what_the_user_set_about_threads_stays(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.delenv("OMP_WAIT_POLICY")
     let_waiting_threads_sleep()
     assert os.environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+_FAULTS_OF_A_SECOND_ARRAY = """
+import resource
+from pddnet.process import keep_freed_memory
+{}
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(2):
+    before = faults()
+    array = bytes(bytearray(1 << 25))
+    del array
+    count = faults() - before
+print(count)
+"""
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be asked")
+def test_memory_that_was_freed_is_used_again_without_fresh_pages() -> None:
+    def pages(call: str) -> int:
+        command = [sys.executable, "-c", _FAULTS_OF_A_SECOND_ARRAY.format(call)]
+        return int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+    assert pages("keep_freed_memory()") < pages("") / 4
+
+
+def test_where_no_such_thing_can_be_asked_nothing_happens(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(_: object) -> None:
+        raise AssertionError("asked")
+
+    monkeypatch.setattr("ctypes.CDLL", none)
+    monkeypatch.setattr(sys, "platform", "win32")
+    keep_freed_memory()
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr("ctypes.CDLL", lambda _: object())  # a C library without it
+    keep_freed_memory()
