@@ -7,21 +7,25 @@ control points first, displacement labels last. Source: Heinrich, MICCAI 2019, s
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import product
 from typing import Literal
 
 import torch
 import torch.nn.functional as F
 
+from pddnet.all_cores import Hook
+from pddnet.common_lattice import common_lattice
+from pddnet.difference_gradients import squared_differences
 from pddnet.errors import InputError
+from pddnet.feature_differences import fill_by_interpolation, fill_by_slicing
 
 Shape = tuple[int, int, int]
-Hook = Callable[[], None]
 Reduction = Literal["sum", "mean"]
 
-_ELEMENTS_AT_ONCE_CPU = 2**20  # a piece of work stays in cache
-_ELEMENTS_AT_ONCE_GPU = 2**25
+_LATTICE_SHARE = (
+    0.25  # of the volume's size that features on the lattice may take: beyond it the lattice is too fine
+)
 
 
 def control_points(
@@ -97,16 +101,55 @@ def dissimilarity_volume(
     Raises:
         InputError: features that are not two volumes of one batch, type and number of channels.
     """
-    _check(fixed_features, moving_features, points, labels, reduction)
-    at_points = sample_at(fixed_features, points)  # (C, Kd, Kh, Kw)
-    axes, offsets = lattice_axes(points), lattice_axes(labels)
-    if axes is not None and offsets is not None:
-        rows = _rows_on_lattice(moving_features, at_points, axes, offsets, between_chunks)
-    else:
-        rows = _rows_anywhere(moving_features, at_points, points, labels, between_chunks)
-    scale = 1.0 if reduction == "sum" else 1.0 / fixed_features.shape[1]
-    like = torch.empty(0, dtype=storage_dtype or fixed_features.dtype, device=fixed_features.device)
-    return _collect(rows, (*points.shape[:3], *labels.shape[:3]), scale, like)
+    if torch.is_grad_enabled() and (fixed_features.requires_grad or moving_features.requires_grad):
+        check_search(fixed_features, moving_features, points, labels, reduction)
+        volume = _with_gradient(fixed_features, moving_features, points, labels, reduction, between_chunks)
+        return volume.to(storage_dtype or volume.dtype)
+    shape = (*points.shape[:3], *labels.shape[:3])
+    out = fixed_features.new_empty(shape, dtype=storage_dtype or fixed_features.dtype)
+    fill_dissimilarities(
+        out,
+        fixed_features,
+        moving_features,
+        points,
+        labels,
+        reduction=reduction,
+        between_chunks=between_chunks,
+    )
+    return out
+
+
+@torch.no_grad()
+def fill_dissimilarities(
+    out: torch.Tensor,
+    fixed_features: torch.Tensor,
+    moving_features: torch.Tensor,
+    points: torch.Tensor,
+    labels: torch.Tensor,
+    *,
+    reduction: Reduction = "sum",
+    between_chunks: Hook | None = None,
+) -> None:
+    """`dissimilarity_volume`, without gradients, into `out`: (Kd, Kh, Kw, Ld, Lh, Lw) in any order in memory."""
+    check_search(fixed_features, moving_features, points, labels, reduction)
+    axes, offsets = _host_axes(points), _host_axes(labels)
+    if axes is None or offsets is None:
+        rows = _rows_anywhere(fixed_features, moving_features, points, labels, reduction, between_chunks)
+        for index, row in enumerate(rows):
+            out[divmod(index, out.shape[1])] = row
+        return
+    at_points = resampled(fixed_features[0], axes)
+    _fill_product(out, at_points, moving_features[0], axes, offsets, reduction, between_chunks)
+
+
+def resampled(features: torch.Tensor, axes: Sequence[torch.Tensor]) -> torch.Tensor:
+    """Features (C, D, H, W) on the product grid of (z, y, x) axes, normalised: (C, P, Q, R)."""
+    z, y, x = (
+        interpolation_matrix(positions, size).to(features)
+        for positions, size in zip(axes, features.shape[1:], strict=True)
+    )
+    planes = y @ (features @ x.T)  # (C, D, Q, R)
+    return (z @ planes.flatten(2)).view(len(features), -1, *planes.shape[2:])
 
 
 def sample_at(features: torch.Tensor, points: torch.Tensor) -> torch.Tensor:
@@ -153,76 +196,72 @@ def interpolation_matrix(positions: torch.Tensor, size: int) -> torch.Tensor:
     return is_low * (1 - fraction) + is_high * fraction
 
 
-def _rows_on_lattice(
-    moving: torch.Tensor,
+def _fill_product(
+    out: torch.Tensor,
     at_points: torch.Tensor,
+    moving: torch.Tensor,
     axes: Sequence[torch.Tensor],
     offsets: Sequence[torch.Tensor],
+    reduction: Reduction,
     between_chunks: Hook | None,
-) -> Iterator[torch.Tensor]:
-    """Rows of the volume (n, Ld, Lh, Lw) in the order of the points; a sum over channels.
-
-    k + d runs over a product of three axes, so the interpolation is three matrix products and no gather.
-    """
-    weights = lattice_weights(axes, offsets, moving.shape[2:])
-    by_slice = moving[0].transpose(0, 1).flatten(1)  # (D, C*H*W)
-    for k in range(len(axes[0])):
-        slices = (weights[0][k] @ by_slice).view(-1, moving.shape[1], *moving.shape[3:])  # (Ld, C, H, W)
-        for row in range(len(axes[1])):
-            if between_chunks is not None:
-                between_chunks()
-            yield _squared_differences(slices, at_points[:, k, row], weights[1][row], weights[2])
+) -> None:
+    """For product grids, whose axes are on the CPU: features at the points (C, Kd, Kh, Kw), moving (C, D, H, W)."""
+    scale = 1.0 if reduction == "sum" else 1.0 / len(moving)
+    lattice = common_lattice(axes, offsets)
+    if lattice is not None and lattice.cells * len(moving) <= _LATTICE_SHARE * out.numel():
+        on_lattice = resampled(moving, lattice.axes)
+        fill_by_slicing(out, at_points, on_lattice, lattice.strides, scale, between_chunks)
+    else:
+        weights = lattice_weights(axes, offsets, moving.shape[1:])
+        fill_by_interpolation(out, at_points, moving, weights, scale, between_chunks)
 
 
-def _squared_differences(
-    slices: torch.Tensor, at_points: torch.Tensor, row_weights: torch.Tensor, column_weights: torch.Tensor
+def _with_gradient(
+    fixed_features: torch.Tensor,
+    moving_features: torch.Tensor,
+    points: torch.Tensor,
+    labels: torch.Tensor,
+    reduction: Reduction,
+    between_chunks: Hook | None,
 ) -> torch.Tensor:
-    """One row of points: moving slices (Ld, C, H, W) against fixed features (C, Kw), to (Kw, Ld, Lh, Lw)."""
-    columns, across = column_weights.shape[:2]
-    step = max(1, _elements_at_once(slices) // (len(at_points) * len(row_weights) * columns * across))
-    sums = []
-    for start in range(0, len(slices), step):
-        lines = row_weights @ slices[start : start + step]  # (some of Ld, C, Lh, W)
-        samples = (lines @ column_weights.flatten(0, 1).T).view(*lines.shape[:3], columns, across)
-        sums.append(samples.sub_(at_points[:, None, :, None]).square().sum(1))
-    return torch.cat(sums).permute(2, 0, 1, 3)
+    axes, offsets = _host_axes(points), _host_axes(labels)
+    if axes is None or offsets is None:
+        rows = _rows_anywhere(fixed_features, moving_features, points, labels, reduction, between_chunks)
+        return torch.stack(list(rows)).view(*points.shape[:3], *labels.shape[:3])
+
+    def fill(out: torch.Tensor, at_points: torch.Tensor, moving: torch.Tensor) -> None:
+        _fill_product(out, at_points, moving, axes, offsets, reduction, between_chunks)
+
+    moving = moving_features[0]
+    scale = 1.0 if reduction == "sum" else 1.0 / len(moving)
+    weights = lattice_weights(axes, offsets, moving.shape[1:])
+    return squared_differences(resampled(fixed_features[0], axes), moving, weights, scale, fill)
 
 
 def _rows_anywhere(
+    fixed: torch.Tensor,
     moving: torch.Tensor,
-    at_points: torch.Tensor,
     points: torch.Tensor,
     labels: torch.Tensor,
+    reduction: Reduction,
     between_chunks: Hook | None,
 ) -> Iterator[torch.Tensor]:
-    """The same rows for points or labels that lie anywhere, by gathering every sample."""
-    fixed = at_points.flatten(1)[:, :, None]  # (C, K, 1)
-    flat_points, flat_labels = points.reshape(-1, 1, 3), labels.reshape(1, -1, 3)
-    step = max(1, _elements_at_once(moving) // (fixed.shape[0] * flat_labels.shape[1]))
-    for start in range(0, len(flat_points), step):
+    """Rows (Kw, Ld, Lh, Lw) for points or labels that lie anywhere, by gathering every sample."""
+    at_points = sample_at(fixed, points)  # (C, Kd, Kh, Kw)
+    flat_labels = labels.reshape(-1, 3)
+    for k, row in product(range(points.shape[0]), range(points.shape[1])):
         if between_chunks is not None:
             between_chunks()
-        here = slice(start, start + step)
-        samples = sample_at(moving, (flat_points[here] + flat_labels)[None])[:, 0]  # (C, n, L)
-        yield (samples - fixed[:, here]).square().sum(0).view(-1, *labels.shape[:3])
+        samples = sample_at(moving, (points[k, row, :, None] + flat_labels)[None])[:, 0]  # (C, Kw, L)
+        squares = (samples - at_points[:, k, row, :, None]).square()
+        total = squares.sum(0) if reduction == "sum" else squares.mean(0)
+        yield total.view(-1, *labels.shape[:3])
 
 
-def _elements_at_once(tensor: torch.Tensor) -> int:
-    return _ELEMENTS_AT_ONCE_CPU if tensor.device.type == "cpu" else _ELEMENTS_AT_ONCE_GPU
-
-
-def _collect(
-    rows: Iterator[torch.Tensor], shape: Sequence[int], scale: float, like: torch.Tensor
-) -> torch.Tensor:
-    """Rows put together in one volume of this shape, without a second copy unless they carry gradients."""
-    volume = like.new_empty((math.prod(shape[:3]), *shape[3:]))
-    start = 0
-    for row in rows:
-        if row.requires_grad:
-            return torch.cat([(r * scale).to(like.dtype) for r in (row, *rows)]).reshape(tuple(shape))
-        volume[start : start + len(row)] = row if scale == 1.0 else row * scale
-        start += len(row)
-    return volume.reshape(tuple(shape))
+def _host_axes(positions: torch.Tensor) -> tuple[torch.Tensor, ...] | None:
+    """Their (z, y, x) axes on the CPU in double precision; a GPU is waited for only where they are on it."""
+    axes = lattice_axes(positions.cpu())
+    return None if axes is None else tuple(axis.double() for axis in axes)
 
 
 def _lattice(
@@ -245,13 +284,14 @@ def _triple_of_counts(name: str, value: int | Sequence[int]) -> Shape:
     return int(counts[0]), int(counts[1]), int(counts[2])
 
 
-def _check(
+def check_search(
     fixed: torch.Tensor,
     moving: torch.Tensor,
     points: torch.Tensor,
     labels: torch.Tensor,
     reduction: Reduction,
 ) -> None:
+    """Raise InputError for anything a search cannot use."""
     for name, features in (("fixed_features", fixed), ("moving_features", moving)):
         if features.ndim != 5 or features.shape[0] != 1:
             raise InputError(

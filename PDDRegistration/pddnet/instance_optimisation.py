@@ -13,7 +13,8 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from pddnet.correlation import Hook, control_points
+from pddnet.all_cores import Hook
+from pddnet.correlation import control_points
 from pddnet.errors import InputError
 from pddnet.regularisation import diffusion
 

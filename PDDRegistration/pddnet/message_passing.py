@@ -1,24 +1,28 @@
 """Min-convolution over displacement labels and mean field over control points: the two filters of the regularisation.
 
-Volumes are (Kd, Kh, Kw, Ld, Lh, Lw): control points first, displacement labels last. They are worked on a piece at a
-time, because they fill much of the memory. Source: Heinrich, MICCAI 2019, section 2.3; the padding is that of the
-published code.
+A dissimilarity volume is (Kd, Kh, Kw, Ld, Lh, Lw): control points first, displacement labels last. While it is worked
+on the points along x lie last, (Kd, Kh, L, Kw): every filter is then a shift or a matrix product of long runs, and
+nothing is permuted. The volume is read and written once for the labels and x and once for y and z, in place, a piece at
+a time. Source: Heinrich, MICCAI 2019, section 2.3; the padding is that of the published code.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 
 import torch
+from torch.autograd.function import once_differentiable
 
+from pddnet.all_cores import Hook, Worker, share_out
 from pddnet.errors import InputError
+from pddnet.label_filter import FILTER, LabelFilter, band_matrix, label_filters, min_convolution_gradient
 
-Hook = Callable[[], None]
+Fill = Callable[[slice, torch.Tensor], object]
 
-_ELEMENTS_AT_ONCE_CPU = 2**19  # a block of points and its copies stay in the second-level cache
-_ELEMENTS_AT_ONCE_GPU = 2**25
-_FILTER = (1 / 9, 2 / 9, 3 / 9, 2 / 9, 1 / 9)  # two averages of three, one after the other
+_ROWS_AT_ONCE_CPU = 2**17  # elements of a block of rows: with its two copies in the second-level cache
+_RUNS_AT_ONCE_CPU = 2**19
+_AT_ONCE_GPU = 2**25
 
 
 def min_convolution(cost: torch.Tensor, *, between_chunks: Hook | None = None) -> torch.Tensor:
@@ -33,8 +37,8 @@ def min_convolution(cost: torch.Tensor, *, between_chunks: Hook | None = None) -
         The same shape, float32 at least. Differentiable; where two labels tie for a minimum they share its gradient.
     """
     check_volume("cost", cost)
-    filters = label_filters(cost)
-    return by_points(lambda block: min_convolve_block(block, filters), (cost,), None, between_chunks)
+    out: torch.Tensor = _MinConvolution.apply(cost, between_chunks)  # type: ignore[no-untyped-call]
+    return out
 
 
 def mean_field(cost: torch.Tensor, *, between_chunks: Hook | None = None) -> torch.Tensor:
@@ -47,57 +51,81 @@ def mean_field(cost: torch.Tensor, *, between_chunks: Hook | None = None) -> tor
         The same shape, float32 at least. Differentiable.
     """
     check_volume("cost", cost)
-    return mean_field_in_place(_widened(cost).clone(), between_chunks)
+    out: torch.Tensor = _MeanField.apply(cost, between_chunks)  # type: ignore[no-untyped-call]
+    return out
 
 
-def label_filters(volume: torch.Tensor) -> list[torch.Tensor]:
-    """For each label axis, the filter of the minima from one label before to one after it: (size, size + 2).
+def convolve_rows(
+    volume: torch.Tensor, labels: Sequence[int], fill: Fill, between_chunks: Hook | None = None
+) -> None:
+    """Min-convolution of rows of points, averaged along the row: half a round.
 
-    Two labels beyond the border the minimum is the same as one beyond it, so its tap is added there.
+    Args:
+        volume: (Kd, Kh, L, Kw), overwritten with the result.
+        labels: (Ld, Lh, Lw), their product is L.
+        fill: writes the costs of a slice of the Kd * Kh rows to a tensor (L, rows, Kw); it may read those of `volume`.
     """
-    like = _widened(volume[:0])
-    return [band_matrix(size + 2, _FILTER, like=like)[1:-1] for size in volume.shape[3:]]
+    rows = volume.flatten(0, 1)  # (Kd*Kh, L, Kw)
+    columns = rows.shape[2]
+    at_once = rows_at_once(rows)
+    like = accumulator(volume)
+    along_x = band_matrix(columns, FILTER, like=like).T.expand(at_once, -1, -1)
+
+    def make_worker() -> Worker:
+        envelope = LabelFilter(labels, at_once * columns, like)
+        source, result = (
+            t.view(-1, at_once, columns) for t in (envelope.source.view_as(envelope.result), envelope.result)
+        )
+
+        def work(number: int) -> None:
+            here = slice(number * at_once, (number + 1) * at_once)
+            fill(here, source)
+            envelope.run()
+            _product(result.transpose(0, 1), along_x, rows[here])  # (rows, L, Kw)
+
+        return work
+
+    share_out(len(rows) // at_once, make_worker, volume.device, between_chunks)
 
 
-def min_convolve_block(cost: torch.Tensor, filters: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Min-convolution of a block of points (n, Ld, Lh, Lw)."""
-    values = cost.permute(1, 2, 3, 0).contiguous()  # points last: slices are runs of n
-    for axis in range(3):
-        values = _extended_minimum(values, axis)  # (Ld + 2, Lh + 2, Lw + 2, n) in the end
-    for axis, matrix in enumerate(filters):
-        filtered = matrix @ values.flatten(axis + 1)  # (..., size, rest)
-        values = filtered.view(*filtered.shape[:-1], *values.shape[axis + 1 :])
-    return values.permute(3, 0, 1, 2)
+def average_planes(
+    volume: torch.Tensor, scale: float = 1.0, between_chunks: Hook | None = None, *, adjoint: bool = False
+) -> None:
+    """Twice the average of three over the first two axes of (Kd, Kh, ...), in place, times a scale."""
+    depth, height = volume.shape[:2]
+    runs = volume.flatten(2)  # (Kd, Kh, N)
+    like = accumulator(volume)
+    along_z, along_y = (band_matrix(n, FILTER, like=like) for n in (depth, height))
+    if adjoint:
+        along_z, along_y = along_z.T, along_y.T
+    along_z = (along_z * scale).expand(height, -1, -1)
+    along_y = along_y.expand(depth, -1, -1)
+    at_once = max(1, _elements(volume, _RUNS_AT_ONCE_CPU) // (depth * height))
+
+    def make_worker() -> Worker:
+        buffer = like.new_empty(depth * height * min(at_once, runs.shape[2]))
+
+        def work(number: int) -> None:
+            here = runs[:, :, number * at_once : (number + 1) * at_once]
+            averaged = buffer[: here.numel()].view(here.shape)
+            torch.bmm(along_y, here.to(like.dtype), out=averaged)
+            _product(along_z, averaged.transpose(0, 1), here.transpose(0, 1))
+
+        return work
+
+    share_out(-(-runs.shape[2] // at_once), make_worker, volume.device, between_chunks)
 
 
-def mean_field_in_place(cost: torch.Tensor, between_chunks: Hook | None) -> torch.Tensor:
-    """`mean_field`, overwriting its argument unless a gradient is asked for."""
-    depth, rows, columns = (band_matrix(n, _FILTER, like=cost) for n in cost.shape[:3])
-
-    def within_plane(plane: torch.Tensor) -> torch.Tensor:  # (1, Kh, Kw, L)
-        along_columns = columns @ plane[0]  # (Kh, Kw, L)
-        return (rows @ along_columns.flatten(1)).view_as(plane)
-
-    def across_planes(columns_of_all: torch.Tensor) -> torch.Tensor:  # (Kd, n)
-        return depth @ columns_of_all
-
-    planes = cost.flatten(3)  # (Kd, Kh, Kw, L)
-    planes = _in_pieces(within_plane, (planes,), planes, 0, 1, between_chunks).flatten(1)  # (Kd, Kh*Kw*L)
-    step = max(1, _elements_at_once(cost) // len(depth))
-    return _in_pieces(across_planes, (planes,), planes, 1, step, between_chunks).view_as(cost)
+def rows_at_once(rows: torch.Tensor) -> int:
+    """How many rows (L, Kw) of points make a block: a divisor of their number, so that all blocks are alike."""
+    most = max(1, _elements(rows, _ROWS_AT_ONCE_CPU) // math.prod(rows.shape[1:]))
+    return next(n for n in range(min(most, len(rows)), 0, -1) if len(rows) % n == 0)
 
 
-def by_points(
-    function: Callable[..., torch.Tensor],
-    volumes: Sequence[torch.Tensor],
-    reuse: torch.Tensor | None,
-    between_chunks: Hook | None,
-) -> torch.Tensor:
-    """`function` of a few control points (n, Ld, Lh, Lw) of each volume at a time; float32 at least."""
-    blocks = [volume.flatten(0, 2) for volume in volumes]
-    step = max(1, _elements_at_once(blocks[0]) // math.prod(blocks[0].shape[1:]))
-    out = None if reuse is None else reuse.flatten(0, 2)
-    return _in_pieces(function, blocks, out, 0, step, between_chunks).view(volumes[0].shape)
+def accumulator(volume: torch.Tensor) -> torch.Tensor:
+    """An empty tensor of the type that values of the volume are computed in: float32 at least."""
+    half = volume.dtype in (torch.float16, torch.bfloat16)
+    return volume.new_empty(0, dtype=torch.float32 if half else volume.dtype)
 
 
 def check_volume(name: str, volume: torch.Tensor) -> None:
@@ -108,71 +136,98 @@ def check_volume(name: str, volume: torch.Tensor) -> None:
         )
 
 
-def band_matrix(size: int, taps: Sequence[float], *, like: torch.Tensor) -> torch.Tensor:
-    """A 1-D filter with the border value repeated, as a matrix (size, size): filtered = matrix @ values."""
-    matrix = torch.zeros(size, size, dtype=torch.float64)
-    rows = torch.arange(size)
-    for shift, tap in enumerate(taps, start=-(len(taps) // 2)):
-        columns = (rows + shift).clamp(0, size - 1)
-        matrix.index_put_((rows, columns), torch.tensor(tap, dtype=torch.float64), accumulate=True)
-    return matrix.to(like.device, like.dtype)
+class _MinConvolution(torch.autograd.Function):
+    """Keeps its argument alone for the backward pass, which goes through blocks of points again."""
+
+    @staticmethod
+    def forward(ctx, cost, between_chunks):  # type: ignore[no-untyped-def]
+        ctx.save_for_backward(cost)
+        points = cost.flatten(0, 2).flatten(1)  # (K, L)
+        out = accumulator(cost).new_empty(points.shape)
+        at_once = rows_at_once(points[:, :, None])
+
+        def make_worker() -> Worker:
+            envelope = LabelFilter(cost.shape[3:], at_once, accumulator(cost))
+
+            def work(number: int) -> None:
+                here = slice(number * at_once, (number + 1) * at_once)
+                envelope.source.view(-1, at_once).copy_(points[here].T)
+                envelope.run()
+                out[here].T.copy_(envelope.result)
+
+            return work
+
+        share_out(len(points) // at_once, make_worker, cost.device, between_chunks)
+        return out.view(cost.shape)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        (cost,) = ctx.saved_tensors
+        return _min_convolution_gradient(cost, gradient), None
 
 
-def _extended_minimum(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """Minimum of three neighbours along an axis; one more at either end, where only the border value is seen.
+class _MeanField(torch.autograd.Function):
+    """A linear filter; the backward pass is its adjoint."""
 
-    That is what a border repeated before the minimum gives: [c0, min(c0, c1), min(c0, c1, c2), ..., cn].
-    """
-    size = values.shape[axis]
-    first, last = values.narrow(axis, 0, 1), values.narrow(axis, size - 1, 1)
-    if size == 1:
-        return torch.cat((first, first, first), axis)
-    pairs = torch.minimum(values.narrow(axis, 0, size - 1), values.narrow(axis, 1, size - 1))
-    left, right = pairs.narrow(axis, 0, size - 2), pairs.narrow(axis, 1, size - 2)
-    ends = (first, pairs.narrow(axis, 0, 1), pairs.narrow(axis, size - 2, 1), last)
-    if values.requires_grad:
-        return torch.cat((*ends[:2], torch.minimum(left, right), *ends[2:]), axis)
-    extended = values.new_empty([n + 2 * (a == axis) for a, n in enumerate(values.shape)])
-    torch.minimum(left, right, out=extended.narrow(axis, 2, size - 2))
-    for position, end in zip((0, 1, size, size + 1), ends, strict=True):
-        extended.narrow(axis, position, 1).copy_(end)
-    return extended
+    @staticmethod
+    def forward(_, cost, between_chunks):  # type: ignore[no-untyped-def]
+        return _mean_field(cost, between_chunks, adjoint=False)
+
+    @staticmethod
+    @once_differentiable
+    def backward(_, gradient):  # type: ignore[no-untyped-def]
+        return _mean_field(gradient, None, adjoint=True), None
 
 
-def _in_pieces(
-    function: Callable[..., torch.Tensor],
-    volumes: Sequence[torch.Tensor],
-    reuse: torch.Tensor | None,
-    axis: int,
-    step: int,
-    between_chunks: Hook | None,
-) -> torch.Tensor:
-    """`function` of slices along an axis of the volumes, the results put together.
+def _min_convolution_gradient(cost: torch.Tensor, gradient: torch.Tensor) -> torch.Tensor:
+    like = accumulator(cost)
+    points, gradients = (t.flatten(0, 2).flatten(1) for t in (cost, gradient))  # (K, L)
+    out = like.new_empty(points.shape)
+    at_once = rows_at_once(points[:, :, None])
+    filters = label_filters(cost.shape[3:], like)
 
-    Results without gradients are written into `reuse`, which may be one of the volumes, or into a new volume.
-    """
+    def make_worker() -> Worker:
+        def work(number: int) -> None:
+            here = slice(number * at_once, (number + 1) * at_once)
+            block, arriving = (
+                t[here].T.to(like.dtype).reshape(*cost.shape[3:], -1) for t in (points, gradients)
+            )
+            out[here].T.copy_(min_convolution_gradient(block, arriving, filters).flatten(0, 2))
 
-    def results() -> Iterator[torch.Tensor]:
-        for start in range(0, volumes[0].shape[axis], step):
-            if between_chunks is not None:
-                between_chunks()
-            length = min(step, volumes[0].shape[axis] - start)
-            yield function(*(_widened(volume.narrow(axis, start, length)) for volume in volumes))
+        return work
 
-    pieces, start = results(), 0
-    for piece in pieces:
-        if piece.requires_grad:
-            return torch.cat([piece, *pieces], axis)
-        if reuse is None:
-            reuse = piece.new_empty(volumes[0].shape)
-        reuse.narrow(axis, start, piece.shape[axis]).copy_(piece)
-        start += piece.shape[axis]
-    return volumes[0] if reuse is None else reuse
+    share_out(len(points) // at_once, make_worker, cost.device)
+    return out.view(cost.shape)
 
 
-def _elements_at_once(tensor: torch.Tensor) -> int:
-    return _ELEMENTS_AT_ONCE_CPU if tensor.device.type == "cpu" else _ELEMENTS_AT_ONCE_GPU
+def _mean_field(cost: torch.Tensor, between_chunks: Hook | None, *, adjoint: bool) -> torch.Tensor:
+    rows = cost.flatten(0, 1).flatten(2)  # (Kd*Kh, Kw, L)
+    like = accumulator(cost)
+    out = like.new_empty(rows.shape)
+    along_x = band_matrix(cost.shape[2], FILTER, like=like)
+    if adjoint:
+        along_x = along_x.T
+
+    def make_worker() -> Worker:
+        def work(number: int) -> None:
+            torch.mm(along_x, rows[number].to(like.dtype), out=out[number])
+
+        return work
+
+    share_out(len(rows), make_worker, cost.device, between_chunks)
+    volume = out.view(cost.shape)
+    average_planes(volume, between_chunks=between_chunks, adjoint=adjoint)
+    return volume
 
 
-def _widened(block: torch.Tensor) -> torch.Tensor:
-    return block.float() if block.dtype in (torch.float16, torch.bfloat16) else block
+def _product(one: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> None:
+    """Batched matrix product, rounded to the type of `out` where that is half precision."""
+    if out.dtype == one.dtype:
+        torch.bmm(one, other, out=out)
+    else:
+        out.copy_(torch.bmm(one, other))
+
+
+def _elements(tensor: torch.Tensor, on_cpu: int) -> int:
+    return on_cpu if tensor.device.type == "cpu" else _AT_ONCE_GPU

@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pddnet.all_cores import Hook
 from pddnet.correlation import (
-    Hook,
     Reduction,
     Shape,
     control_points,

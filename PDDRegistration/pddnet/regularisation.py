@@ -14,15 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from pddnet.all_cores import Hook
 from pddnet.errors import InputError
-from pddnet.message_passing import (
-    Hook,
-    by_points,
-    check_volume,
-    label_filters,
-    mean_field_in_place,
-    min_convolve_block,
-)
+from pddnet.message_passing import accumulator, check_volume, mean_field, min_convolution
+from pddnet.rounds import RoundScales, run_rounds, softmax_in_place
 
 Scalar = float | torch.Tensor
 
@@ -48,6 +43,19 @@ class RegularisationWeights:
     message_weight: Scalar
     message_bias: Scalar
     sharpness: Scalar
+
+    def scales(self) -> RoundScales:
+        """The products that matter, as numbers: on a GPU this waits for it, once."""
+        names = ("data_weight", "repeat_weight", "message_weight", "sharpness")
+        scalars = [getattr(self, name) for name in names]
+        if any(isinstance(scalar, torch.Tensor) for scalar in scalars):
+            scalars = torch.stack([torch.as_tensor(scalar).to(scalars[0]) for scalar in scalars]).tolist()
+        data, repeat, message, sharpness = scalars
+        return RoundScales(data, repeat * data, message, sharpness)
+
+    def need_gradient(self) -> bool:
+        """Whether any of them is a tensor that is trained."""
+        return any(isinstance(s, torch.Tensor) and s.requires_grad for s in vars(self).values())
 
 
 PUBLISHED_WEIGHTS = RegularisationWeights(1.1337, 0.0761, 1.0533, -0.7469, 0.0728, 1.1337)
@@ -93,32 +101,19 @@ def regularise(
         argument only this volume is held in memory, unless a gradient is asked for.
     """
     check_volume("dissimilarity", dissimilarity)
-    w, filters = weights, label_filters(dissimilarity)
-
-    def first_round(data: torch.Tensor) -> torch.Tensor:
-        return min_convolve_block(w.data_weight * data + w.data_bias, filters)
-
-    def second_round(data: torch.Tensor, message: torch.Tensor) -> torch.Tensor:
-        data = w.data_weight * data + w.data_bias
-        return min_convolve_block(
-            w.repeat_weight * data + w.message_weight * message + w.message_bias, filters
-        )
-
-    def to_probabilities(cost: torch.Tensor) -> torch.Tensor:
-        return _softmax(cost, w.sharpness)
-
-    message = mean_field_in_place(
-        by_points(first_round, (dissimilarity,), None, between_chunks), between_chunks
-    )
-    cost = by_points(second_round, (dissimilarity, message), message, between_chunks)
-    cost = mean_field_in_place(cost, between_chunks)
-    return by_points(to_probabilities, (cost,), cost, between_chunks)
+    if torch.is_grad_enabled() and (dissimilarity.requires_grad or weights.need_gradient()):
+        return _regularise_with_gradient(dissimilarity, weights, between_chunks)
+    depth, height, width, *labels = dissimilarity.shape
+    data = dissimilarity.flatten(0, 1).flatten(2).transpose(1, 2)  # (Kd*Kh, L, Kw)
+    volume = accumulator(dissimilarity).new_empty(depth, height, data.shape[1], width)
+    run_rounds(data, volume, labels, weights.scales(), between_chunks=between_chunks)
+    return softmax_in_place(volume, between_chunks).view(dissimilarity.shape)
 
 
 def softmax_over_labels(cost: torch.Tensor, sharpness: Scalar = 1.0) -> torch.Tensor:
     """Probabilities exp(-sharpness * cost) / sum, over the last three axes of (Kd, Kh, Kw, Ld, Lh, Lw)."""
     check_volume("cost", cost)
-    return by_points(lambda block: _softmax(block, sharpness), (cost,), None, None)
+    return torch.softmax(-sharpness * cost.to(accumulator(cost).dtype).flatten(3), 3).view(cost.shape)
 
 
 def expected_displacement(probabilities: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
@@ -194,8 +189,14 @@ def upsample_displacement(displacement: torch.Tensor, shape: Sequence[int]) -> t
     return F.interpolate(channels_first, size=tuple(shape), mode="trilinear", align_corners=True)
 
 
-def _softmax(cost: torch.Tensor, sharpness: Scalar) -> torch.Tensor:
-    return torch.softmax(-sharpness * cost.flatten(1), 1).view_as(cost)
+def _regularise_with_gradient(
+    dissimilarity: torch.Tensor, w: RegularisationWeights, between_chunks: Hook | None
+) -> torch.Tensor:
+    data = w.data_weight * dissimilarity.to(accumulator(dissimilarity).dtype) + w.data_bias
+    message = mean_field(min_convolution(data, between_chunks=between_chunks), between_chunks=between_chunks)
+    cost = w.repeat_weight * data + w.message_weight * message + w.message_bias
+    cost = mean_field(min_convolution(cost, between_chunks=between_chunks), between_chunks=between_chunks)
+    return softmax_over_labels(cost, w.sharpness)
 
 
 def _check_labels(probabilities: torch.Tensor, labels: torch.Tensor) -> None:

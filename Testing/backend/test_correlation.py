@@ -147,7 +147,7 @@ def test_the_hook_can_end_the_computation() -> None:
             raise KeyboardInterrupt
 
     f = features((4, 4, 4))
-    points, labels = control_points(4, dtype=torch.float64), displacement_labels(3, 0.4, dtype=torch.float64)
+    points, labels = control_points(40, dtype=torch.float64), displacement_labels(2, 0.4, dtype=torch.float64)
     with pytest.raises(KeyboardInterrupt):
         dissimilarity_volume(f, f, points, labels, between_chunks=stop)
     assert calls == 3

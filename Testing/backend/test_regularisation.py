@@ -151,7 +151,8 @@ def test_training_and_inference_compute_the_same_values() -> None:
 def test_the_size_of_the_pieces_changes_nothing(block: int, monkeypatch: pytest.MonkeyPatch) -> None:
     data = volume((3, 4, 5, 3, 4, 3)).square()
     whole = regularise(data, PUBLISHED_WEIGHTS)
-    monkeypatch.setattr("pddnet.message_passing._ELEMENTS_AT_ONCE_CPU", block)
+    for size in ("_ROWS_AT_ONCE_CPU", "_RUNS_AT_ONCE_CPU"):
+        monkeypatch.setattr(f"pddnet.message_passing.{size}", block)
     torch.testing.assert_close(regularise(data, PUBLISHED_WEIGHTS), whole, rtol=1e-12, atol=1e-14)
 
 

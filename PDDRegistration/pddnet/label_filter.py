@@ -1,0 +1,125 @@
+"""Min-convolution of a block of control points in memory that stays in the cache of a core.
+
+The points of a block lie last, so that a shift by one label is a shift by a run of numbers. Source: Heinrich, MICCAI
+2019, section 2.3; the padding is that of the published code.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+
+import torch
+
+FILTER = (1 / 9, 2 / 9, 3 / 9, 2 / 9, 1 / 9)  # two averages of three, one after the other
+
+
+def band_matrix(size: int, taps: Sequence[float], *, like: torch.Tensor) -> torch.Tensor:
+    """A 1-D filter with the border value repeated, as a matrix (size, size): filtered = matrix @ values."""
+    matrix = torch.zeros(size, size, dtype=torch.float64)
+    rows = torch.arange(size)
+    for shift, tap in enumerate(taps, start=-(len(taps) // 2)):
+        columns = (rows + shift).clamp(0, size - 1)
+        matrix.index_put_((rows, columns), torch.tensor(tap, dtype=torch.float64), accumulate=True)
+    return matrix.to(like.device, like.dtype)
+
+
+def label_filters(shape: Sequence[int], like: torch.Tensor) -> list[torch.Tensor]:
+    """For each label axis, the filter of the minima from one label before to one after it: (size, size + 2).
+
+    Two labels beyond the border the minimum is the same as one beyond it, so its tap is added there.
+    """
+    return [band_matrix(size + 2, FILTER, like=like)[1:-1].contiguous() for size in shape]
+
+
+class LabelFilter:
+    """Min-convolution of n control points at a time: fill `source`, `run()`, read `result` before the next run.
+
+    Minima along each axis are taken from one label before the first to one after the last: what a border repeated
+    before the minimum gives, [c0, min(c0, c1), min(c0, c1, c2), ..., cn].
+
+    Args:
+        shape: labels (Ld, Lh, Lw).
+        points: how many control points, n.
+        like: type and device.
+    """
+
+    def __init__(self, shape: Sequence[int], points: int, like: torch.Tensor) -> None:
+        self._steps: list[Callable[[], object]] = []
+        largest = math.prod(size + 2 for size in shape) * points
+        self._here, self._there, self._pairs = (like.new_empty(largest) for _ in range(3))
+        self.source = values = _first(self._here, (*shape, points))  # (Ld, Lh, Lw, n)
+        for axis in range(3):
+            values = self._plan_minimum(values, axis)  # (Ld + 2, Lh + 2, Lw + 2, n) in the end
+        for axis, matrix in enumerate(label_filters(shape, like)):
+            values = self._plan_filter(values, axis, matrix)
+        self.result = values.view(-1, points)  # (L, n)
+
+    def run(self) -> None:
+        """Turn `source`, which is overwritten, into `result`."""
+        for step in self._steps:
+            step()
+
+    def _plan_minimum(self, values: torch.Tensor, axis: int) -> torch.Tensor:
+        size, shape = values.shape[axis], list(values.shape)
+        shape[axis] = size + 1
+        pairs = _first(self._pairs, shape)
+        shape[axis] = size + 2
+        extended = _first(self._there, shape)
+        ends = _every(values, axis, max(size - 1, 1))  # the first and the last, or the only one
+        self._steps += [
+            partial(_every(pairs, axis, size).copy_, ends),
+            partial(_every(extended, axis, size + 1).copy_, ends),
+        ]
+        for target, source, count in ((pairs, values, size - 1), (extended, pairs, size)):
+            one, other = source.narrow(axis, 0, count), source.narrow(axis, 1, count)
+            self._steps.append(partial(torch.minimum, one, other, out=target.narrow(axis, 1, count)))
+        self._here, self._there = self._there, self._here
+        return extended
+
+    def _plan_filter(self, values: torch.Tensor, axis: int, matrix: torch.Tensor) -> torch.Tensor:
+        shape = [*values.shape[:axis], matrix.shape[0], *values.shape[axis + 1 :]]
+        filtered = _first(self._there, shape)
+        batch = math.prod(shape[:axis])
+        many, few = (t.view(batch, t.shape[axis], -1) for t in (values, filtered))
+        self._steps.append(partial(torch.bmm, matrix.expand(batch, *matrix.shape), many, out=few))
+        self._here, self._there = self._there, self._here
+        return filtered
+
+
+def _first(buffer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    return buffer[: math.prod(shape)].view(*shape)
+
+
+def _every(values: torch.Tensor, axis: int, step: int) -> torch.Tensor:
+    index = [slice(None)] * values.ndim
+    index[axis] = slice(None, None, step)
+    return values[tuple(index)]
+
+
+def min_convolution_gradient(
+    cost: torch.Tensor, gradient: torch.Tensor, filters: Sequence[torch.Tensor]
+) -> torch.Tensor:
+    """Gradient at a block of points (Ld, Lh, Lw, n), from that at its min-convolution; labels that tie share it."""
+    with torch.enable_grad():
+        values = leaf = cost.detach().requires_grad_()
+        for axis in range(3):
+            values = _extended_minimum(values, axis)
+        for axis, matrix in enumerate(filters):
+            filtered = matrix @ values.flatten(axis + 1)
+            values = filtered.view(*filtered.shape[:-1], *values.shape[axis + 1 :])
+        return torch.autograd.grad(values, leaf, gradient)[0]
+
+
+def _extended_minimum(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """What `LabelFilter` computes in place along one axis, as operations that have gradients."""
+    first, last = values.narrow(axis, 0, 1), values.narrow(axis, values.shape[axis] - 1, 1)
+    repeated = torch.cat((first, values, last), axis)
+    pairs = torch.minimum(*_neighbours(repeated, axis))  # (size + 1)
+    return torch.cat((first, torch.minimum(*_neighbours(pairs, axis)), last), axis)
+
+
+def _neighbours(values: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:
+    count = values.shape[axis] - 1
+    return values.narrow(axis, 0, count), values.narrow(axis, 1, count)
