@@ -79,7 +79,7 @@ def fill_by_slicing(
             )
             for label in range(labels[0]):
                 seen = planes[k * strides[0] + label].flatten()[first * step[0] :].as_strided(size, step)
-                torch.bmm(points, seen, out=product)
+                torch.bmm(points, seen, out=product).clamp_(min=0)  # what rounding takes below
                 target[:, :, label].copy_(windows)
 
         return work
@@ -192,7 +192,7 @@ class _RowSearch:
             lost = lost.view(len(lost), count, -1).transpose(0, 1)
             torch.baddbmm(lost, seen, group.linear, out=self._found[here])
             first += count
-        return self._found.view(-1, *self._labels)
+        return self._found.clamp_(min=0).view(-1, *self._labels)
 
 
 def _rows_of_products(

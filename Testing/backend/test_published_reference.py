@@ -110,7 +110,9 @@ def test_features_agree(first_level: FirstLevel, reference: dict[str, np.ndarray
 
 def test_dissimilarities_agree(first_level: FirstLevel, reference: dict[str, np.ndarray]) -> None:
     found = selected_rows(first_level.dissimilarity, reference).numpy()
-    np.testing.assert_allclose(found, reference["dissimilarity_rows"], rtol=1e-4)
+    recorded = reference["dissimilarity_rows"]
+    rounding = 1e-7 * recorded.mean()  # matrix products round at the size of the features' squares
+    np.testing.assert_allclose(found, recorded, rtol=1e-4, atol=rounding)
 
 
 def test_dissimilarities_with_exchanged_axes_do_not(
