@@ -29,11 +29,10 @@ from pddnet.regularisation import (
     INITIAL_WEIGHTS,
     Regularisation,
     RegularisationWeights,
-    displacement_covariance_diagonal,
-    entropy,
     expected_displacement,
     upsample_displacement,
 )
+from pddnet.search import displacement_from_features, probabilities_from_features
 
 
 @dataclass(frozen=True)
@@ -202,6 +201,7 @@ def infer_with_warps(
         )
     tell = on_stage if on_stage is not None else _say_nothing
     shape = fixed_image.shape[2:]
+    weights = network.regularisation.weights.numbers()
     tell("features of the fixed image")
     fixed_features = network.features(fixed_image, between_chunks)
     summaries: list[LevelSummary] = []
@@ -210,7 +210,9 @@ def infer_with_warps(
         tell(f"level {number} of {len(levels)}")
         warped = warp_normalised(moving_image, displacement) if summaries else moving_image
         moving_features = network.features(warped, between_chunks)
-        summary = _run_level(network, fixed_features, moving_features, level, optimisation, between_chunks)
+        summary = _run_level(
+            fixed_features, moving_features, level, weights, network.reduction, optimisation, between_chunks
+        )
         found = upsample_displacement(summary.displacement, shape)
         displacement = compose_normalised(displacement, found) if summaries else found
         summaries.append(summary)
@@ -237,26 +239,27 @@ def compose_normalised(first_found: torch.Tensor, then_found: torch.Tensor) -> t
 
 
 def _run_level(
-    network: PddNet,
     fixed_features: torch.Tensor,
     moving_features: torch.Tensor,
     level: Level,
+    weights: RegularisationWeights,
+    reduction: Reduction,
     optimisation: InstanceOptimisation | None,
     between_chunks: Hook | None,
 ) -> LevelSummary:
-    found = network.search(fixed_features, moving_features, level, between_chunks=between_chunks)
-    displacement = found.expected_displacement
-    if optimisation is not None:
-        displacement = optimise_instance(
-            found.probabilities, displacement, level.reach, optimisation, between_chunks=between_chunks
+    on_cpu = torch.empty(0, dtype=fixed_features.dtype)
+    search = (fixed_features, moving_features, level.points(on_cpu), level.labels(on_cpu), weights)
+    if optimisation is None:
+        found = displacement_from_features(*search, reduction=reduction, between_chunks=between_chunks)
+        displacement = found.displacement
+    else:
+        probabilities, found = probabilities_from_features(
+            *search, reduction=reduction, between_chunks=between_chunks
         )
-    return LevelSummary(
-        level=level,
-        expected_displacement=found.expected_displacement,
-        displacement=displacement,
-        variance=displacement_covariance_diagonal(found.probabilities, found.labels),
-        entropy=entropy(found.probabilities),
-    )
+        displacement = optimise_instance(
+            probabilities, found.displacement, level.reach, optimisation, between_chunks=between_chunks
+        )
+    return LevelSummary(level, found.displacement, displacement, found.variance, found.entropy)
 
 
 def _say_nothing(_: str) -> None:

@@ -44,14 +44,19 @@ class RegularisationWeights:
     message_bias: Scalar
     sharpness: Scalar
 
-    def scales(self) -> RoundScales:
-        """The products that matter, as numbers: on a GPU this waits for it, once."""
-        names = ("data_weight", "repeat_weight", "message_weight", "sharpness")
-        scalars = [getattr(self, name) for name in names]
+    def numbers(self) -> RegularisationWeights:
+        """The same six as numbers; where they are on a GPU this waits for it, once for all."""
+        scalars = list(vars(self).values())
         if any(isinstance(scalar, torch.Tensor) for scalar in scalars):
-            scalars = torch.stack([torch.as_tensor(scalar).to(scalars[0]) for scalar in scalars]).tolist()
-        data, repeat, message, sharpness = scalars
-        return RoundScales(data, repeat * data, message, sharpness)
+            like = next(scalar for scalar in scalars if isinstance(scalar, torch.Tensor)).detach()
+            scalars = torch.stack([torch.as_tensor(scalar).to(like) for scalar in scalars]).tolist()
+        return RegularisationWeights(*scalars)
+
+    def scales(self) -> RoundScales:
+        """The products that matter, as numbers."""
+        w = self.numbers()
+        data = float(w.data_weight)
+        return RoundScales(data, float(w.repeat_weight) * data, float(w.message_weight), float(w.sharpness))
 
     def need_gradient(self) -> bool:
         """Whether any of them is a tensor that is trained."""

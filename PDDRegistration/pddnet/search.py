@@ -10,7 +10,7 @@ import torch
 from pddnet.all_cores import Hook
 from pddnet.correlation import Reduction, fill_dissimilarities
 from pddnet.regularisation import RegularisationWeights
-from pddnet.rounds import LabelMoments, OnStage, read_moments, run_rounds, timed
+from pddnet.rounds import LabelMoments, OnStage, read_moments, run_rounds, softmax_in_place, timed
 
 
 @torch.no_grad()
@@ -43,12 +43,65 @@ def displacement_from_features(
     Raises:
         InputError: features that are not two volumes of one batch, type and number of channels.
     """
-    device, dtype = fixed_features.device, storage_dtype or fixed_features.dtype
+    volume = _costs(
+        fixed_features,
+        moving_features,
+        points,
+        labels,
+        weights,
+        reduction=reduction,
+        storage_dtype=storage_dtype,
+        on_stage=on_stage,
+        between_chunks=between_chunks,
+    )
+    with timed("softmax and expectation", on_stage, volume.device):
+        return read_moments(volume, labels, between_chunks)
+
+
+@torch.no_grad()
+def probabilities_from_features(
+    fixed_features: torch.Tensor,
+    moving_features: torch.Tensor,
+    points: torch.Tensor,
+    labels: torch.Tensor,
+    weights: RegularisationWeights,
+    *,
+    reduction: Reduction = "sum",
+    between_chunks: Hook | None = None,
+) -> tuple[torch.Tensor, LabelMoments]:
+    """As `displacement_from_features`, and the probabilities (Kd, Kh, Kw, Ld, Lh, Lw) for those who fit to them."""
+    volume = _costs(
+        fixed_features,
+        moving_features,
+        points,
+        labels,
+        weights,
+        reduction=reduction,
+        between_chunks=between_chunks,
+    )
+    moments = read_moments(volume, labels, between_chunks)
+    return softmax_in_place(volume, between_chunks).view(*points.shape[:3], *labels.shape[:3]), moments
+
+
+def _costs(
+    fixed_features: torch.Tensor,
+    moving_features: torch.Tensor,
+    points: torch.Tensor,
+    labels: torch.Tensor,
+    weights: RegularisationWeights,
+    *,
+    reduction: Reduction,
+    storage_dtype: torch.dtype | None = None,
+    on_stage: OnStage | None = None,
+    between_chunks: Hook | None,
+) -> torch.Tensor:
+    """What `run_rounds` leaves, (Kd, Kh, L, Kw): the points along x last, so that nothing is permuted."""
     depth, height, width = points.shape[:3]
     counts = tuple(labels.shape[:3])
     scales = weights.scales()
-    with timed("dissimilarity", on_stage, device):
-        data = torch.empty(depth, height, *counts, width, dtype=dtype, device=device)  # points along x last
+    like = fixed_features.new_empty(0, dtype=storage_dtype or fixed_features.dtype)
+    with timed("dissimilarity", on_stage, like.device):
+        data = like.new_empty(depth, height, *counts, width)
         fill_dissimilarities(
             data.permute(0, 1, 5, 2, 3, 4),  # (Kd, Kh, Kw, Ld, Lh, Lw)
             fixed_features,
@@ -58,14 +111,7 @@ def displacement_from_features(
             reduction=reduction,
             between_chunks=between_chunks,
         )
-    volume = torch.empty_like(data).flatten(2, 4)  # (Kd, Kh, L, Kw)
-    run_rounds(
-        data.flatten(2, 4).flatten(0, 1),
-        volume,
-        counts,
-        scales,
-        on_stage=on_stage,
-        between_chunks=between_chunks,
-    )
-    with timed("softmax and expectation", on_stage, device):
-        return read_moments(volume, labels, between_chunks)
+    data = data.view(depth * height, -1, width)  # (Kd*Kh, L, Kw)
+    volume = like.new_empty(depth, height, *data.shape[1:])
+    run_rounds(data, volume, counts, scales, on_stage=on_stage, between_chunks=between_chunks)
+    return volume
