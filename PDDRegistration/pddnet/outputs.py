@@ -6,9 +6,10 @@ import hashlib
 import json
 import platform
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from pddnet.registration import RegistrationResult
 
 Report = dict[str, Any]
+Written = TypeVar("Written")
 _REPORT = "report.json"
 
 
@@ -67,16 +69,17 @@ def write_result(
             raise RegistrationCancelled("cancelled while writing; nothing was written")
 
     field = replace(result.displacement, fixed_geometry=fixed.geometry)
-    with replacing_folder(out, _files_of_earlier_report(out)) as folder:
-        interop.write_transform(folder / "transform.h5", field)
+    with replacing_folder(out, _files_of_earlier_report(out)) as folder, _Writer(folder) as writer:
+        writer.transform("transform", field)
         report = _report(result, fixed, moving, inputs or {})
         for name, image in _images(result, fixed, moving, labels or {}):
             check()
-            _write_image(folder / f"{name}.nii.gz", image)
+            writer.image(name, image)
             if name == "jacobian" and isinstance(image, Volume):
                 report |= _field_quality(image)
         if inverse:
-            report["inverse_residual_mm"] = _write_inverse(folder, field, moving.geometry, check)
+            report["inverse_residual_mm"] = _write_inverse(writer, field, moving.geometry, check)
+        writer.finish()
         report["files"] = sorted([path.name for path in folder.iterdir()] + [_REPORT])
         report = dict(to_json(report))
         text = json.dumps(report, indent=2, allow_nan=False)
@@ -112,19 +115,48 @@ def _images(
     yield "jacobian", jacobian_determinant(field, grid)
 
 
-def _write_image(path: Path, image: Volume | LabelMap) -> None:
-    if isinstance(image, LabelMap):
-        interop.write_label_map(path, image)
-    else:
-        interop.write_volume(path, image)
+class _Writer:
+    """Writes one file in the background while the next one's content is made; used as a context."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1)
+        self._writing: Future[None] | None = None
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._thread.shutdown()  # waits: a folder that goes away must not be written into
+
+    def finish(self) -> None:
+        """Wait for the file that is being written, and raise what went wrong with it."""
+        if self._writing is not None:
+            self._writing.result()
+
+    def transform(self, name: str, transform: DisplacementField) -> None:
+        """Write a transform."""
+        self._start(interop.write_transform, self._folder / f"{name}.h5", transform)
+
+    def image(self, name: str, image: Volume | LabelMap) -> None:
+        """Write an image of the fixed grid."""
+        path = self._folder / f"{name}.nii.gz"
+        if isinstance(image, LabelMap):
+            self._start(interop.write_label_map, path, image)
+        else:
+            self._start(interop.write_volume, path, image)
+
+    def _start(self, write: Callable[[Path, Written], None], path: Path, content: Written) -> None:
+        self.finish()  # no more than one at a time: each of them holds an image
+        self._writing = self._thread.submit(write, path, content)
 
 
 def _write_inverse(
-    folder: Path, field: DisplacementField, moving: ImageGeometry, check: Callable[[], None]
+    writer: _Writer, field: DisplacementField, moving: ImageGeometry, check: Callable[[], None]
 ) -> dict[str, float]:
     grid = inverse_grid(field, moving)
     inverse, _ = invert(field, grid, check)
-    interop.write_transform(folder / "inverse-transform.h5", inverse)
+    writer.transform("inverse-transform", inverse)
     residual = inverse_residual(inverse, field)
     return {"mean": residual.mean(), "max": float(residual.data.max())}
 

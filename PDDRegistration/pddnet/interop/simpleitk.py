@@ -6,6 +6,7 @@ SimpleITK speaks mm and LPS as the backend does, and its arrays are (D, H, W) to
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -26,10 +27,13 @@ from pddnet.interop.files import (
     replacing,
     suffix_of,
 )
+from pddnet.interop.gzip_blocks import write_gzip
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, DisplacementField, Sequential, SpatialTransform
 
 PathLike = str | Path
+_NIFTI_1_HEADER, _NIFTI_1_SIZE_AT = 352, 42  # bytes, extension flag included; three numbers of 16 bits
+_LARGEST_NIFTI_1 = np.iinfo(np.int16).max  # voxels along an axis
 _LARGEST_LABEL = np.iinfo(np.int32).max
 
 
@@ -103,8 +107,7 @@ def to_sitk(image: Volume | LabelMap | DisplacementField) -> sitk.Image:
     """A `SimpleITK.Image`: float32, the smallest whole-number type, or float64 vectors in mm, LPS."""
     if isinstance(image, DisplacementField):
         return _as_image(image.vectors.double().numpy(), image.geometry)
-    data = image.data.cpu().numpy()
-    return _as_image(data.astype(_label_type(data)) if isinstance(image, LabelMap) else data, image.geometry)
+    return _as_image(_voxels(image), image.geometry)
 
 
 def write_transform(path: PathLike, transform: SpatialTransform) -> None:
@@ -294,14 +297,29 @@ def _segment_names(image: sitk.Image) -> dict[int, str]:
 def _write_image(path: Path, image: Volume | LabelMap) -> None:
     check_writable(path, IMAGE_SUFFIXES)
     _check_direction_fits(path, image.geometry)
-    _write(path, lambda name: sitk.WriteImage(to_sitk(image), name, True))
+    if suffix_of(path, (".nii.gz",)) and max(image.geometry.size) <= _LARGEST_NIFTI_1:
+        _write(path, lambda name: _write_nifti_gz(Path(name), _voxels(image), image.geometry))
+    else:
+        _write(path, lambda name: sitk.WriteImage(to_sitk(image), name, True))
+
+
+def _write_nifti_gz(path: Path, voxels: npt.NDArray[Any], geometry: ImageGeometry) -> None:
+    """What ITK writes, some ten times as fast: its header, and the voxels compressed where that pays."""
+    little = path.with_suffix("")  # .nii
+    try:
+        sitk.WriteImage(_as_image(np.zeros((2, 2, 2), voxels.dtype), geometry), str(little))
+        header = bytearray(little.read_bytes()[:_NIFTI_1_HEADER])
+    finally:
+        little.unlink(missing_ok=True)
+    struct.pack_into("<3h", header, _NIFTI_1_SIZE_AT, *geometry.size)
+    write_gzip(path, (memoryview(header), np.ascontiguousarray(voxels).data.cast("B")))
 
 
 def _write(path: Path, write: Any) -> None:
     with replacing(path) as temporary:
         try:
             write(str(temporary))
-        except RuntimeError as error:
+        except (RuntimeError, OSError) as error:
             raise OSError(f"{path} could not be written; check the free space of {path.parent}") from error
 
 
@@ -315,6 +333,11 @@ def _check_direction_fits(path: Path, geometry: ImageGeometry) -> None:
 def _geometry(image: sitk.Image) -> ImageGeometry:
     d = image.GetDirection()
     return ImageGeometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), (d[:3], d[3:6], d[6:]))
+
+
+def _voxels(image: Volume | LabelMap) -> npt.NDArray[Any]:
+    data: npt.NDArray[Any] = image.data.cpu().numpy()
+    return data.astype(_label_type(data)) if isinstance(image, LabelMap) else data
 
 
 def _as_image(values: npt.NDArray[Any], geometry: ImageGeometry) -> sitk.Image:
