@@ -7,6 +7,7 @@ elsewhere they are interpolated, along x after the products with the fixed featu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,10 +112,12 @@ def fill_by_interpolation(
         search = _RowSearch(centred.shape, out.shape, centred)
 
         def work(k: int) -> None:
-            search.enter_plane(planes[k], centred)
-            for row in range(height):
-                search.enter_row(lines[row])
-                out[k, row].copy_(search.differences(rows[k, row], groups))
+            for first in range(0, out.shape[3], search.at_once):
+                labels = slice(first, first + search.at_once)
+                slices = search.slices(planes[k], labels, centred)
+                for row in range(height):
+                    found = search.differences(slices, lines[row], rows[k, row], groups)
+                    out[k, row, :, labels].copy_(found)
 
         return work
 
@@ -148,51 +151,66 @@ class _Group:
 
 
 class _RowSearch:
-    """Dissimilarities of one row of points after another, in memory that is used again."""
+    """Dissimilarities of one row of points after another, in memory that is used again and stays in the cache.
+
+    Only some of the labels along z are searched at once: the features along their lines fill the cache.
+    """
 
     def __init__(self, moving: Sequence[int], out: Sequence[int], like: torch.Tensor) -> None:
         channels, _, height, width = moving
         self._labels = tuple(out[3:])
-        lines = self._labels[0] * self._labels[1]
-        self._slices = like.new_empty(channels, self._labels[0], height * width)
-        self._lines = like.new_ones(channels + 2, lines, width)  # features, their square, 1
-        self._squares = like.new_empty(channels, lines, width)
-        self._steps = like.new_empty(lines, max(width - 1, 0))
-        self._products = like.new_empty(_POINTS_OF_A_GROUP, lines * width)
-        self._found = like.new_empty(out[2], lines, self._labels[2])
-        self._height, self._width = height, width
+        limit = _AT_ONCE_CPU if like.device.type == "cpu" else _AT_ONCE_GPU
+        self.at_once = min(self._labels[0], max(1, limit // (channels * self._labels[1] * width)))
+        lines = self.at_once * self._labels[1]
+        self._slices = like.new_empty(channels * self.at_once * height * width)
+        self._lines = like.new_empty((channels + 2) * lines * width)
+        self._squares = like.new_empty(channels * lines * width)
+        self._products = like.new_empty(_POINTS_OF_A_GROUP * lines * width)
+        self._found = like.new_empty(out[2] * lines * self._labels[2])
 
-    def enter_plane(self, plane: Window, moving: torch.Tensor) -> None:
-        """Interpolate along z: (C, Ld, H * W)."""
-        source = moving[:, plane.start : plane.stop].flatten(2)
-        torch.bmm(plane.weights.expand(len(source), -1, -1), source, out=self._slices)
+    def slices(self, plane: Window, labels: slice, moving: torch.Tensor) -> torch.Tensor:
+        """Features for some of a plane's labels along z: (C, n, H, W)."""
+        source, weights = moving[:, plane.start : plane.stop].flatten(2), plane.weights[labels]
+        slices = _first(self._slices, (len(source), len(weights), *moving.shape[2:]))
+        torch.bmm(weights.expand(len(source), -1, -1), source, out=slices.flatten(2))
+        return slices
 
-    def enter_row(self, line: Window) -> None:
-        """Interpolate along y, and prepare what the squares need."""
-        features, squares = self._lines[:-2], self._squares
-        slices = self._slices.view(-1, self._height, self._width)[:, line.start : line.stop]
-        weights = line.weights.expand(len(slices), -1, -1)
-        torch.bmm(weights, slices, out=features.view(len(slices), -1, self._width))
-        torch.mul(features, features, out=squares)
-        torch.sum(squares, 0, out=self._lines[-2])
-        steps = squares.flatten()[: features[..., 1:].numel()].view(features[..., 1:].shape)
-        torch.sub(features[..., 1:], features[..., :-1], out=steps)
-        torch.sum(steps.square_(), 0, out=self._steps)
-
-    def differences(self, rows: torch.Tensor, groups: Sequence[_Group]) -> torch.Tensor:
-        """Of a row of points (Kw, C + 2): (Kw, Ld, Lh, Lw), overwritten by the next."""
+    def differences(
+        self, slices: torch.Tensor, line: Window, rows: torch.Tensor, groups: Sequence[_Group]
+    ) -> torch.Tensor:
+        """Of the row of points (Kw, C + 2) at this line along y: (Kw, n, Lh, Lw), overwritten by the next."""
+        lines, steps = self._along(line, slices)
+        found = _first(self._found, (len(rows), len(steps), self._labels[2]))
         first = 0
         for group in groups:
-            count = len(group.linear)
-            here = slice(first, first + count)
-            products = self._products[:count]
-            torch.mm(rows[here], self._lines.flatten(1), out=products)
-            seen = products.view(count, -1, self._width)[:, :, group.start : group.stop]
-            lost = self._steps[:, group.start : group.stop - 1] @ group.lost  # (lines, n * Lw)
-            lost = lost.view(len(lost), count, -1).transpose(0, 1)
-            torch.baddbmm(lost, seen, group.linear, out=self._found[here])
-            first += count
-        return self._found.clamp_(min=0).view(-1, *self._labels)
+            here = slice(first, first + len(group.linear))
+            products = _first(self._products, (len(group.linear), *lines.shape[1:]))
+            torch.mm(rows[here], lines.flatten(1), out=products.flatten(1))
+            lost = (steps[:, group.start : group.stop - 1] @ group.lost).view(len(steps), len(products), -1)
+            seen = products[..., group.start : group.stop]
+            torch.baddbmm(lost.transpose(0, 1), seen, group.linear, out=found[here])
+            first = here.stop
+        return found.clamp_(min=0).view(len(rows), slices.shape[1], *self._labels[1:])
+
+    def _along(self, line: Window, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Features along the lines, their squares and 1, (C + 2, lines, W); squared steps along x, (lines, W - 1)."""
+        channels, count, _, width = slices.shape
+        lines = _first(self._lines, (channels + 2, count * self._labels[1], width))
+        features = lines[:-2]
+        torch.matmul(
+            line.weights,
+            slices[:, :, line.start : line.stop],
+            out=features.view(channels, count, self._labels[1], width),
+        )
+        torch.sum(torch.mul(features, features, out=_first(self._squares, features.shape)), 0, out=lines[-2])
+        lines[-1] = 1
+        later, earlier = features[..., 1:], features[..., :-1]
+        steps = torch.sub(later, earlier, out=_first(self._squares, later.shape))
+        return lines, steps.square_().sum(0)
+
+
+def _first(buffer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
+    return buffer[: math.prod(shape)].view(*shape)
 
 
 def _rows_of_products(
