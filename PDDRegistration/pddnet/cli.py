@@ -49,6 +49,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _run(parsed: argparse.Namespace, interruption: Interruption) -> None:
     from pddnet.strict_json import to_json
 
+    if parsed.command == "register":
+        from pddnet.interop.read_ahead import RegisterImages
+
+        fixed, moving = (parsed.fixed, parsed.fixed_series), (parsed.moving, parsed.moving_series)
+        parsed.images = RegisterImages.ahead(fixed, moving, parsed.labels)  # while PyTorch is imported
     answer = _work(parsed.command)(parsed, interruption)
     print(json.dumps(to_json(answer.report), indent=2, allow_nan=False) if parsed.json else answer.text)
 

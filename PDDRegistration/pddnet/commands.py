@@ -21,10 +21,11 @@ from pddnet.interop.files import (
     IMAGE_SUFFIXES,
     TRANSFORM_SUFFIXES,
     check_output_folder,
-    check_readable,
+    check_there,
     check_writable,
     stem_of,
 )
+from pddnet.interop.read_ahead import RegisterImages
 from pddnet.inversion import invert as invert_field
 from pddnet.memory import available_memory_mb
 from pddnet.outputs import versions, write_result
@@ -59,7 +60,7 @@ def register(arguments: argparse.Namespace, interruption: Interruption) -> Answe
     devices.resolve_device(arguments.device)
     inputs = _inputs(arguments)
     for path in inputs.values():
-        check_readable(path)
+        check_there(path)
     scans = _read_scans(arguments, interruption)
     display = ProgressDisplay()
     try:
@@ -208,17 +209,16 @@ def _label_paths(paths: Sequence[Path]) -> dict[str, Path]:
 
 
 def _read_scans(arguments: argparse.Namespace, interruption: Interruption) -> _Scans:
-    fixed = interop.read_volume(arguments.fixed, arguments.fixed_series)
+    images: RegisterImages = arguments.images
+    fixed = interop.from_sitk(images.fixed.image(interruption.check))
     if not fixed.geometry.has_right_angles:
         raise InputError(
             f"the axes of {arguments.fixed} are not at right angles; resample it onto a grid whose are"
         )
-    interruption.check()
-    moving = interop.read_volume(arguments.moving, arguments.moving_series)
+    moving = interop.from_sitk(images.moving.image(interruption.check))
     labels = {}
-    for name, path in _label_paths(arguments.labels).items():
-        interruption.check()
-        labels[name] = interop.read_label_map(path)
+    for (name, path), image in zip(_label_paths(arguments.labels).items(), images.labels, strict=True):
+        labels[name] = interop.label_map_of(image.image(interruption.check), path)
         _check_overlap(path, labels[name].geometry, moving.geometry)
     return _Scans(fixed, moving, labels)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import SimpleITK as sitk
 import torch
 
 from backend.awkward import noise, patches, random_geometry
+from pddnet.errors import InputError
 from pddnet.geometry import ImageGeometry
 from pddnet.interop import simpleitk as interop
+from pddnet.interop.files import check_readable
 from pddnet.interop.gzip_blocks import write_gzip
 from pddnet.volume import LabelMap, Volume
 
@@ -63,3 +66,40 @@ def test_a_nifti_file_is_the_one_that_itk_writes(image: Volume | LabelMap, tmp_p
     theirs = sitk.ReadImage(str(tmp_path / "ours.nii.gz"))
     npt.assert_array_equal(sitk.GetArrayFromImage(theirs), image.data.numpy())
     assert {path.name for path in tmp_path.iterdir()} == {"ours.nii.gz", "itks.nii.gz"}
+
+
+@pytest.mark.parametrize("broken", ["nothing", "cut", "flipped", "second member cut"])
+def test_a_compressed_scan_of_several_members_is_checked_to_its_end(broken: str, tmp_path: Path) -> None:
+    rng = np.random.default_rng(6)
+    path = tmp_path / "scan.nii.gz"
+    interop.write_volume(tmp_path / "scan.nii", noise(rng, ImageGeometry((30, 40, 50))))
+    whole = (tmp_path / "scan.nii").read_bytes()
+    first, second = gzip.compress(whole[:1001]), gzip.compress(whole[1001:])
+    flipped = bytearray(second)
+    flipped[len(second) // 2] ^= 1
+    content = {
+        "nothing": first + second + bytes(512),  # and zeros up to the end of a block
+        "cut": first,
+        "flipped": first + flipped,
+        "second member cut": first + second[:-4],
+    }
+    path.write_bytes(content[broken])
+    if broken == "nothing":
+        check_readable(path)
+        return
+    with pytest.raises(InputError, match="truncated"):
+        check_readable(path)
+
+
+def test_a_scan_far_larger_than_its_file_is_unpacked_piece_by_piece(tmp_path: Path) -> None:
+    path, scan = (
+        tmp_path / "zeros.nii.gz",
+        Volume(torch.zeros((128, 256, 256)), ImageGeometry((256, 256, 128))),
+    )
+    interop.write_volume(path, scan)
+    tracemalloc.start()
+    check_readable(path)
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert path.stat().st_size < 1 << 20
+    assert peak < 24 << 20  # of 32 MB

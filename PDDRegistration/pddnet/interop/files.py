@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import gzip
+import itertools
 import os
 import shutil
 import struct
@@ -14,7 +14,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -24,6 +24,9 @@ from pddnet.geometry import Matrix
 IMAGE_SUFFIXES = (".nii.gz", ".nii", ".nrrd", ".mha")
 TRANSFORM_SUFFIXES = (".h5", ".hdf5", ".tfm", ".txt", ".mat", ".xfm")
 _CHUNK = 1 << 20
+_LARGEST_PART = 1 << 22
+_GZIP = zlib.MAX_WBITS + 16  # zlib's name for gzip
+_NIFTI_2_HEADER = 540
 _NIFTI_REAL_BYTES = {16: 4, 64: 8}  # by datatype code
 
 
@@ -42,7 +45,18 @@ def check_readable(path: Path) -> None:
     """Refuse a path that holds no bytes to read.
 
     Raises:
-        InputError: nothing is there, the file is empty or not permitted, or a NIfTI file is damaged.
+        InputError: as `check_there`, or a NIfTI file is damaged.
+    """
+    check_there(path)
+    if path.is_file() and suffix_of(path, (".nii", ".nii.gz")):
+        _check_nifti(path)
+
+
+def check_there(path: Path) -> None:
+    """Refuse a path with nothing in it.
+
+    Raises:
+        InputError: nothing is there, or the file is empty or not permitted.
     """
     if not path.exists():
         raise InputError(f"{path} does not exist; check the spelling and the folder")
@@ -52,8 +66,6 @@ def check_readable(path: Path) -> None:
         raise InputError(f"{path} may not be read; give yourself permission to read it")
     if path.stat().st_size == 0:
         raise InputError(f"{path} is empty (0 bytes); copy or export it again")
-    if suffix_of(path, (".nii", ".nii.gz")):
-        _check_nifti(path)
 
 
 def check_writable(path: Path, suffixes: Sequence[str]) -> None:
@@ -198,23 +210,27 @@ class _NiftiLayout:
 
 def _check_nifti(path: Path) -> None:
     # ITK fills what is missing of a NIfTI file with zeros, and what is not finite too, and does not say so
-    opened = gzip.open if path.name.lower().endswith(".gz") else open
-    not_finite = 0
+    packed = path.name.lower().endswith(".gz")
+    end, not_finite, cut = 0, 0, b""
     try:
-        with opened(path, "rb") as file:
-            header = file.read(540)
-            if opened is gzip.open and header[:2] == b"\x1f\x8b":
+        with path.open("rb") as file:
+            parts = _unpacked(file) if packed else iter(lambda: file.read(_CHUNK), b"")
+            header = b""
+            while len(header) < _NIFTI_2_HEADER and (part := next(parts, b"")):
+                header += part
+            if packed and header[:2] == b"\x1f\x8b":
                 raise InputError(f"{path} was compressed twice; unpack it once with gunzip")
             layout = _nifti_layout(header)
             if layout is None:
                 raise InputError(f"{path} is not a NIfTI image, whatever its name says; give an image file")
-            end = file.seek(layout.start)
-            while chunk := file.read(_CHUNK):
-                end += len(chunk)
+            for part in itertools.chain((header,), parts):
+                voxels = cut + part[max(0, layout.start - end) :]
+                end += len(part)
                 if layout.real is not None:
-                    whole = len(chunk) // layout.real.itemsize * layout.real.itemsize
-                    not_finite += int((~np.isfinite(np.frombuffer(chunk[:whole], layout.real))).sum())
-    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
+                    whole = len(voxels) // layout.real.itemsize * layout.real.itemsize
+                    not_finite += int((~np.isfinite(np.frombuffer(voxels[:whole], layout.real))).sum())
+                    cut = voxels[whole:]
+    except (EOFError, zlib.error) as error:
         raise InputError(f"{path} is truncated or damaged ({error}); copy or export it again") from error
     if end < layout.end:
         raise InputError(
@@ -225,6 +241,27 @@ def _check_nifti(path: Path) -> None:
             f"{path} has {not_finite} voxels that are NaN or infinite; "
             "replace them, for instance by the value of air"
         )
+
+
+def _unpacked(file: BinaryIO) -> Iterator[bytes]:
+    """The contents of a gzip file in large parts: Python's own reader takes the interpreter's lock for each 8 kB.
+
+    Raises:
+        EOFError, zlib.error: the file ends too early or is damaged.
+    """
+    inflate, begun, packed = zlib.decompressobj(_GZIP), False, b""
+    while True:
+        packed = packed or file.read(_CHUNK)
+        part = inflate.decompress(packed, _LARGEST_PART)
+        if not packed and not part:
+            break
+        begun, packed = True, inflate.unconsumed_tail
+        if inflate.eof:  # another member may follow, or zeros up to the end of a tape's block
+            packed = inflate.unused_data.lstrip(b"\0")
+            inflate, begun = zlib.decompressobj(_GZIP), False
+        yield part
+    if begun:
+        raise EOFError("it ends before the end of its compressed data")
 
 
 def _nifti_layout(header: bytes) -> _NiftiLayout | None:

@@ -1,5 +1,5 @@
 # mypy: disable-error-code="no-untyped-call"
-"""Images and transforms in files, through SimpleITK; no other module imports it.
+"""Images and transforms in files and as SimpleITK's objects; nothing outside `interop` imports SimpleITK.
 
 SimpleITK speaks mm and LPS as the backend does, and its arrays are (D, H, W) too, so nothing is flipped here.
 """
@@ -22,12 +22,12 @@ from pddnet.interop.files import (
     IMAGE_SUFFIXES,
     TRANSFORM_SUFFIXES,
     check_readable,
-    check_slices,
     check_writable,
     replacing,
     suffix_of,
 )
 from pddnet.interop.gzip_blocks import write_gzip
+from pddnet.interop.itk_images import check_scalar_3d, read_image, read_scalar, segment_names
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, DisplacementField, Sequential, SpatialTransform
 
@@ -47,7 +47,7 @@ def read_volume(path: PathLike, series: str | None = None) -> Volume:
     Raises:
         InputError: the file is missing, empty, truncated or no image; the image is not 3-D, scalar and real.
     """
-    return from_sitk(_read_scalar(Path(path), series))
+    return from_sitk(read_scalar(Path(path), series))
 
 
 def read_label_map(path: PathLike, names: Mapping[int, str] | None = None) -> LabelMap:
@@ -60,9 +60,13 @@ def read_label_map(path: PathLike, names: Mapping[int, str] | None = None) -> La
     Raises:
         InputError: as `read_volume`; or a voxel is fractional, not a number, or beyond 32 bits.
     """
-    image = _read_scalar(Path(path), None)
+    return label_map_of(read_scalar(Path(path)), Path(path), names)
+
+
+def label_map_of(image: sitk.Image, path: Path, names: Mapping[int, str] | None = None) -> LabelMap:
+    """The label map that an image file held; raises as `read_label_map`."""
     try:
-        return label_map_from_sitk(image, _segment_names(image) if names is None else names)
+        return label_map_from_sitk(image, segment_names(image) if names is None else names)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
 
@@ -87,13 +91,13 @@ def from_sitk(image: sitk.Image) -> Volume:
     Raises:
         InputError: the image is not 3-D, has several components per voxel, or is complex.
     """
-    _check_scalar_3d(image, "the image")
+    check_scalar_3d(image, "the image")
     return Volume(torch.from_numpy(sitk.GetArrayViewFromImage(image).astype(np.float32)), _geometry(image))
 
 
 def label_map_from_sitk(image: sitk.Image, names: Mapping[int, str] | None = None) -> LabelMap:
     """A scalar 3-D `SimpleITK.Image` of whole numbers as a label map; raises as `read_label_map`."""
-    _check_scalar_3d(image, "the image")
+    check_scalar_3d(image, "the image")
     values = sitk.GetArrayViewFromImage(image)
     if np.abs(values).max(initial=0) > _LARGEST_LABEL:
         raise InputError(
@@ -148,7 +152,7 @@ def read_transform(path: PathLike) -> SpatialTransform:
     if path.is_dir():
         raise InputError(f"{path} is a folder; name a transform file")
     if suffix_of(path, TRANSFORM_SUFFIXES) is None:
-        return _field_from_image(_read_image(path), str(path))
+        return _field_from_image(read_image(path), str(path))
     try:
         transform = sitk.ReadTransform(str(path))
     except RuntimeError as error:
@@ -200,98 +204,6 @@ def transform_from_sitk(transform: sitk.Transform, source: str = "the transform"
 def version() -> str:
     """SimpleITK's version."""
     return str(sitk.Version.VersionString())
-
-
-def _read_scalar(path: Path, series: str | None) -> sitk.Image:
-    check_readable(path)
-    if series is not None and not path.is_dir():
-        raise InputError(
-            f"{path} is one file, and a series can only be chosen from a folder; leave the series out"
-        )
-    image = _read_series(path, series) if path.is_dir() else _read_image(path)
-    if image.GetDimension() == 4 and image.GetSize()[3] == 1:
-        image = image[:, :, :, 0]
-    _check_scalar_3d(image, str(path))
-    return image
-
-
-def _read_image(path: Path) -> sitk.Image:
-    try:
-        return sitk.ReadImage(str(path))
-    except RuntimeError as error:
-        if "determinant is 0" in str(error):
-            raise InputError(f"{path} has a singular direction; correct the cosines in its header") from error
-        formats = "NIfTI, NRRD, MHA or DICOM"
-        raise InputError(f"{path} is truncated, damaged or not an image; give a {formats} file") from error
-
-
-def _read_series(folder: Path, series: str | None) -> sitk.Image:
-    found = sitk.ImageSeriesReader.GetGDCMSeriesIDs(str(folder))
-    if not found:
-        raise InputError(f"{folder} is a folder without a DICOM series; name an image file or a DICOM folder")
-    if series is None and len(found) > 1:
-        listed = _describe(folder, found)
-        raise InputError(f"{folder} holds {len(found)} DICOM series; choose one by its UID: {listed}")
-    chosen = series or found[0]
-    if chosen not in found:
-        raise InputError(f"{folder} has no DICOM series {chosen}; it holds {_describe(folder, found)}")
-    source = f"series {chosen} in {folder}"
-    reader = sitk.ImageSeriesReader()
-    reader.SetFileNames(sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), chosen))
-    reader.MetaDataDictionaryArrayUpdateOn()
-    try:
-        image: sitk.Image = reader.Execute()
-    except RuntimeError as error:
-        raise InputError(f"{source} is damaged or mixes image sizes; export it again") from error
-    if len(reader.GetFileNames()) > 1:
-        check_slices(_slice_numbers(reader, "0020|0032"), _slice_numbers(reader, "0020|0037"), source)
-    return image
-
-
-def _slice_numbers(reader: sitk.ImageSeriesReader, tag: str) -> npt.NDArray[np.float64]:
-    count = len(reader.GetFileNames())
-    return np.array(
-        [[float(n) for n in reader.GetMetaData(slice_, tag).split("\\")] for slice_ in range(count)]
-    )
-
-
-def _describe(folder: Path, series: tuple[str, ...]) -> str:
-    parts = []
-    for uid in series:
-        files = sitk.ImageSeriesReader.GetGDCMSeriesFileNames(str(folder), uid)
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(files[0])
-        reader.ReadImageInformation()
-        title = reader.GetMetaData("0008|103e").strip() if reader.HasMetaDataKey("0008|103e") else "untitled"
-        parts.append(f"{uid} ({title}, {len(files)} files)")
-    return "; ".join(parts)
-
-
-def _check_scalar_3d(image: sitk.Image, source: str) -> None:
-    dimension, size = image.GetDimension(), image.GetSize()
-    if dimension != 3:
-        remedy = (
-            "name the folder of the whole series" if dimension == 2 else "extract one time point or channel"
-        )
-        raise InputError(f"{source} is {dimension}-D, size {size}; a 3-D image is needed: {remedy}")
-    if image.GetNumberOfComponentsPerPixel() != 1:
-        count = image.GetNumberOfComponentsPerPixel()
-        raise InputError(
-            f"{source} has {count} components per voxel (vector or colour); extract one of them first"
-        )
-    if "complex" in image.GetPixelIDTypeAsString():
-        raise InputError(f"{source} has complex voxels; take the magnitude first")
-
-
-def _segment_names(image: sitk.Image) -> dict[int, str]:
-    # Slicer's .seg.nrrd: SegmentN_LabelValue and SegmentN_Name
-    owners = [
-        key.removesuffix("_LabelValue") for key in image.GetMetaDataKeys() if key.endswith("_LabelValue")
-    ]
-    named = [owner for owner in owners if image.HasMetaDataKey(f"{owner}_Name")]
-    return {
-        int(image.GetMetaData(f"{owner}_LabelValue")): image.GetMetaData(f"{owner}_Name") for owner in named
-    }
 
 
 def _write_image(path: Path, image: Volume | LabelMap) -> None:
