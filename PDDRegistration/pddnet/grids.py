@@ -16,6 +16,7 @@ _MARGIN_VOXELS = (
 )
 _UNION_ALLOWANCE = 1.5  # the moving scan's share may make the grid this much larger than asked for
 _LEAST_COARSENING = 1.02
+_COARSE_EDGE = 36  # voxels along an edge of the fixed field of view, in the global stage
 _COARSE = 2  # the global stage works at this multiple of the working spacing
 
 
@@ -57,6 +58,22 @@ def coarse_grid(fixed: ImageGeometry, preset: Preset) -> ImageGeometry:
     fine = working_geometry(fixed, fixed, np.eye(4), preset.spacing_mm, preset.max_voxels)
     spacing = _COARSE * max(fine.spacing)
     return working_geometry(fixed, fixed, np.eye(4), spacing, preset.max_voxels)
+
+
+def coarse_grids(
+    fixed: ImageGeometry, moving: ImageGeometry, start: Matrix, preset: Preset
+) -> tuple[ImageGeometry, ImageGeometry]:
+    """The global stage's grids of the fixed scan and of the moving one, both in the fixed scan's space.
+
+    About 36 voxels along an edge of the fixed field of view, or fewer where that is finer than twice the working
+    spacing. The moving scan's grid is the fixed one's, extended to its field of view; see `working_geometry`.
+    """
+    fine = working_geometry(fixed, fixed, np.eye(4), preset.spacing_mm, preset.max_voxels)
+    spacing = max(math.cbrt(np.prod(fixed.extent)) / _COARSE_EDGE, _COARSE * max(fine.spacing))
+    return (
+        working_geometry(fixed, fixed, np.eye(4), spacing, preset.max_voxels),
+        working_geometry(fixed, moving, start, spacing, preset.max_voxels),
+    )
 
 
 def _spacing(fixed: ImageGeometry, spacing_mm: float, max_voxels: int) -> float:
