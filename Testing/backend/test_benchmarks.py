@@ -73,6 +73,7 @@ def test_the_layers_report_seconds_memory_stages_and_limits(capsys: pytest.Captu
     assert all(math.isfinite(n) for n in numbers(report))
     assert sorted(report["all_seconds"])[1] == report["seconds"]
     assert 0.5 * report["seconds"] < sum(report["stages"].values()) <= report["seconds"]
+    assert report["peak_mb_of_all_runs"] >= report["peak_mb"]
     assert report["peak_mb"] > report["volume_mb"] == pytest.approx(4 * 84**3 / 1e6)
     assert 0 < report["fraction_of_limit"] == pytest.approx(report["least_seconds"] / report["seconds"])
     assert all(rate > 0 for rate in report["limits"].values())

@@ -158,7 +158,10 @@ def check_memory(problem: LayerProblem, device: torch.device) -> None:
 def layer_report(
     problem: LayerProblem, runs: Sequence[LayerRun], limits: MachineLimits, peak: float
 ) -> dict[str, Any]:
-    """What `pddnet bench layers --json` prints; seconds and stages are those of the run of median length."""
+    """What `pddnet bench layers --json` prints; seconds and stages are those of the run of median length.
+
+    `peak` is the memory of one run: the allocator may put those that follow elsewhere.
+    """
     median = sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
     work = least_work(problem).values()
     least = math.fsum(limits.least_seconds(stage) for stage in work)
