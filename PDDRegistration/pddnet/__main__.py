@@ -1,8 +1,6 @@
 """`python -m pddnet`: the command line."""
 
-import sys
-
-from pddnet.cli import main
+from pddnet.cli import run
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run()

@@ -12,11 +12,16 @@ import sys
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pddnet
 from pddnet.errors import InputError, RegistrationCancelled, is_out_of_memory
-from pddnet.process import keep_freed_memory, let_waiting_threads_sleep
+from pddnet.process import (
+    keep_freed_memory,
+    leave_at_once,
+    let_waiting_threads_sleep,
+    without_garbage_collection,
+)
 from pddnet.terminal import Interruption, native_messages_hidden
 
 if TYPE_CHECKING:
@@ -46,6 +51,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return OK
 
 
+def run() -> NoReturn:
+    """The program: `main`, and the end of the process."""
+    leave_at_once(main())
+
+
 def _run(parsed: argparse.Namespace, interruption: Interruption) -> None:
     from pddnet.strict_json import to_json
 
@@ -54,7 +64,9 @@ def _run(parsed: argparse.Namespace, interruption: Interruption) -> None:
 
         fixed, moving = (parsed.fixed, parsed.fixed_series), (parsed.moving, parsed.moving_series)
         parsed.images = RegisterImages.ahead(fixed, moving, parsed.labels)  # while PyTorch is imported
-    answer = _work(parsed.command)(parsed, interruption)
+    with without_garbage_collection():
+        work = _work(parsed.command)
+    answer = work(parsed, interruption)
     print(json.dumps(to_json(answer.report), indent=2, allow_nan=False) if parsed.json else answer.text)
 
 

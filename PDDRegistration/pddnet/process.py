@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ctypes
+import gc
 import importlib.metadata
 import os
 import platform
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from typing import NoReturn
 
 _NICENESS = 5  # of 19; an idle machine gives all its time all the same
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
@@ -37,6 +40,25 @@ def keep_freed_memory() -> None:
         if all(mallopt(_M_MMAP_THRESHOLD, bytes_) != 1 for bytes_ in _MMAP_THRESHOLDS):
             return
         mallopt(_M_TRIM_THRESHOLD, _NEVER)
+
+
+@contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """For imports: each would be searched for garbage several times while there is none, a sixth of PyTorch's time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+def leave_at_once(code: int) -> NoReturn:
+    """End this process, its output written out, without taking PyTorch's modules apart: that takes 0.3 s."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def let_others_go_first() -> None:

@@ -25,6 +25,7 @@ from pddnet.process import (
     keep_freed_memory,
     let_others_go_first,
     let_waiting_threads_sleep,
+    without_garbage_collection,
 )
 from pddnet.published_weights import CheckpointError
 from pddnet.worker_channel import Channel, leave, taken_over_stdin, taken_over_stdout, watch
@@ -70,9 +71,10 @@ def work(folder: Path, channel: Channel) -> int:
     try:
         let_waiting_threads_sleep()
         keep_freed_memory()
-        _check_packages()
-        from pddnet.job import read_request
-        from pddnet.worker_jobs import run
+        with without_garbage_collection():
+            _check_packages()
+            from pddnet.job import read_request
+            from pddnet.worker_jobs import run
 
         result = run(read_request(folder), folder, channel)
     except Exception as error:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import platform
 import subprocess
 import sys
+from contextlib import suppress
 
 import pytest
 
-from pddnet.process import installed_versions, keep_freed_memory, let_waiting_threads_sleep
+from pddnet.process import (
+    installed_versions,
+    keep_freed_memory,
+    let_waiting_threads_sleep,
+    without_garbage_collection,
+)
 
 
 def test_versions_are_those_that_are_installed(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,3 +76,27 @@ def test_where_no_such_thing_can_be_asked_nothing_happens(monkeypatch: pytest.Mo
     monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setattr("ctypes.CDLL", lambda _: object())  # a C library without it
     keep_freed_memory()
+
+
+def test_a_program_ends_at_once_with_its_code_and_all_that_it_said() -> None:
+    code = "import atexit; from pddnet.process import leave_at_once; atexit.register(print, 'late'); "
+    done = subprocess.run(
+        [sys.executable, "-c", code + "print('said', end=''); leave_at_once(3)"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (3, "said", "")
+
+
+@pytest.mark.parametrize("was_on", [True, False])
+def test_garbage_is_collected_again_after_an_import_that_fails(was_on: bool) -> None:
+    before = gc.isenabled()
+    try:
+        (gc.enable if was_on else gc.disable)()
+        with suppress(ImportError), without_garbage_collection():
+            assert not gc.isenabled()
+            raise ImportError
+        assert gc.isenabled() == was_on
+    finally:
+        (gc.enable if before else gc.disable)()
