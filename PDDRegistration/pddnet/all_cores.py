@@ -24,8 +24,10 @@ def share_out(
 
     Args:
         make_worker: called once in every thread, so that each has memory of its own to work in.
-        between_chunks: called by the calling thread before its pieces; what it raises ends the work and is raised.
+        between_chunks: called by the calling thread at first and after its pieces; what it raises ends the work.
     """
+    if between_chunks is not None:
+        between_chunks()
     numbers = iter(range(count))  # whichever thread is free takes the next
     failures: list[BaseException] = []
 
@@ -36,9 +38,9 @@ def share_out(
                 for number in numbers:
                     if failures:
                         return
+                    worker(number)
                     if hook is not None:
                         hook()
-                    worker(number)
         except BaseException as failure:  # raised again below, in the calling thread
             failures.append(failure)
 

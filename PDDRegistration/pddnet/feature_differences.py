@@ -16,8 +16,9 @@ import torch
 from pddnet.all_cores import Hook, Worker, share_out
 
 _AT_ONCE_CPU = 2**18  # elements of a product, read again from the second-level cache
+_LINES_AT_ONCE_CPU = 2**19  # of the features along some lines: smaller pieces are more calls than they save
 _AT_ONCE_GPU = 2**25
-_POINTS_OF_A_GROUP = 8  # neighbours along x, which share a window of the moving features
+_POINTS_OF_A_GROUP = 16  # neighbours along x, which share a window of the moving features
 
 
 @dataclass(frozen=True)
@@ -159,7 +160,7 @@ class _RowSearch:
     def __init__(self, moving: Sequence[int], out: Sequence[int], like: torch.Tensor) -> None:
         channels, _, height, width = moving
         self._labels = tuple(out[3:])
-        limit = _AT_ONCE_CPU if like.device.type == "cpu" else _AT_ONCE_GPU
+        limit = _LINES_AT_ONCE_CPU if like.device.type == "cpu" else _AT_ONCE_GPU
         self.at_once = min(self._labels[0], max(1, limit // (channels * self._labels[1] * width)))
         lines = self.at_once * self._labels[1]
         self._slices = like.new_empty(channels * self.at_once * height * width)
