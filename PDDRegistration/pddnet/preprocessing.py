@@ -163,7 +163,7 @@ class ScanSource:
         known = torch.zeros((1, *grid.shape), device=self.device)
         for part in self._sampler.samples(grid, transform):
             # the weight that is missing is that of the fill value
-            image[0][part.window] = self.scaling.apply_(part.values.add_(fill).sub_(part.weight, alpha=fill))
+            image[0][part.window] = self.scaling.apply_(part.values.add_(1 - part.weight, alpha=fill))
             known[0][part.window] = part.allowed > 0.5
             between_slabs()
         bright = dilated((image > self.scaling.foreground).view(torch.uint8)).view(torch.bool)

@@ -51,6 +51,16 @@ def random_field(rng: np.random.Generator, geometry: ImageGeometry, mm: float = 
     return DisplacementField(torch.from_numpy(rng.normal(0, mm, (*geometry.shape, 3))).float(), geometry)
 
 
+def random_affine_matrix(
+    rng: np.random.Generator, geometry: ImageGeometry, strength: float = 0.1
+) -> np.ndarray:
+    """A 4x4 matrix, mm LPS, that turns, scales and shears a grid about its centre and shifts it by about a mm."""
+    matrix = np.eye(4)
+    matrix[:3, :3] += rng.normal(0, strength, (3, 3))
+    matrix[:3, 3] = geometry.centre - matrix[:3, :3] @ geometry.centre + rng.normal(0, 1.0, 3)
+    return matrix
+
+
 def affine_field(matrix: np.ndarray, geometry: ImageGeometry) -> DisplacementField:
     """The displacements of a 4x4 matrix, mm LPS, on a grid."""
     points = torch.cat([points for _, points in slabs(geometry)])
