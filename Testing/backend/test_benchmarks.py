@@ -198,9 +198,10 @@ def test_a_ratio_is_that_of_medians() -> None:
     assert found["our_peak_mb"] == 120.0
 
 
-def test_peak_memory_is_that_of_the_program_itself(tmp_path: Path) -> None:
+@pytest.mark.parametrize("end", ["", "import os\nsys.stdout.flush()\nos._exit(0)\n"])
+def test_peak_memory_is_that_of_the_program_itself_however_it_ends(tmp_path: Path, end: str) -> None:
     program = tmp_path / "program.py"
-    program.write_text("import sys\nx = b'1' * int(sys.argv[1])\nprint('{}')\n", encoding="ascii")
+    program.write_text(f"import sys\nx = b'1' * int(sys.argv[1])\nprint('{{}}')\n{end}", encoding="ascii")
     parent_holds = torch.ones(10**8)  # 400 MB, more than the children have
     little, much = (run_json(str(program), [size]).peak_mb for size in (1, 10**8))
     assert much - little == pytest.approx(100.0, rel=0.1)
