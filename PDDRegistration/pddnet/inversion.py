@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 
-from pddnet.geometry import ImageGeometry
-from pddnet.points import slabs
+from pddnet.geometry import Frame, ImageGeometry
+from pddnet.points import slabs, transform_points_torch
 from pddnet.volume import Volume
-from pddnet.warp import DisplacementField
+from pddnet.warp import DisplacementField, sample_points
 
 _SAMPLES_ALONG_AN_AXIS = 9
 _EVERY_CELL = 4
@@ -20,6 +21,7 @@ _LARGEST_STEP_MM = 20.0
 _ITERATIONS = 30
 _TOLERANCE_MM = 1e-3
 _LEAST_DETERMINANT = 0.05
+_DERIVATIVES, _STEPS_PER_DERIVATIVE = 3, 2
 
 
 def invert(
@@ -96,6 +98,93 @@ def residual_without_inverse(
 
 def _solve(field: DisplacementField, y: torch.Tensor, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Points x (N, 3) with x + u(x) = y as nearly as can be, from a first guess, and the distances left (N,)."""
+    easy, distance = _solve_quickly(field, y, x)
+    hard = (distance > _TOLERANCE_MM).nonzero().flatten()
+    if len(hard):
+        found, left = _solve_carefully(field, y[hard], x[hard])
+        closer = left < distance[hard]
+        easy[hard[closer]], distance[hard[closer]] = found[closer], left[closer]
+    return easy, distance
+
+
+def _solve_quickly(
+    field: DisplacementField, y: torch.Tensor, x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `_solve`, in float32: Newton steps whose derivative is kept for a few of them; good where nothing folds."""
+    to_index = field.geometry.matrix(Frame.LPS, Frame.INDEX)
+    way = _Way(
+        field,
+        transform_points_torch(to_index, y).float().T.contiguous(),
+        torch.from_numpy(to_index[:3, :3]).float(),
+        (x - y).float().T.contiguous(),
+    )
+    distance = _length(way.error())
+    for _ in range(_DERIVATIVES):
+        unsolved = (distance > _TOLERANCE_MM).nonzero().flatten()
+        if not len(unsolved):
+            break
+        part = way.of(unsolved)
+        part.take_steps()
+        way.walked[:, unsolved], distance[unsolved] = part.walked, _length(part.error())
+    return y + way.walked.T, distance.double()
+
+
+@dataclass(frozen=True)
+class _Way:
+    """From points y to where the field is thought to take them from, all float32.
+
+    Args:
+        start: y in voxels of the field, (3, N).
+        turn: mm, LPS to voxels of the field, (3, 3).
+        walked: x - y, mm, (3, N).
+    """
+
+    field: DisplacementField
+    start: torch.Tensor
+    turn: torch.Tensor
+    walked: torch.Tensor
+
+    def of(self, points: torch.Tensor) -> _Way:
+        """That of some points."""
+        return replace(self, start=self.start[:, points], walked=self.walked[:, points])
+
+    def error(self) -> torch.Tensor:
+        """x + u(x) - y, (3, N)."""
+        return sample_points(self.field.channels, self._index()).add_(self.walked)
+
+    def take_steps(self) -> None:
+        """Walk a few steps by one derivative."""
+        gradient = sample_points(self.field.gradient_channels, self._index())
+        inverse = _inverse_of_identity_plus(gradient.view(3, 3, -1))
+        for _ in range(_STEPS_PER_DERIVATIVE):
+            step = (inverse * self.error()).sum(1)
+            self.walked.sub_(step.mul_((_LARGEST_STEP_MM / _length(step).clamp_(min=1e-12)).clamp_(max=1)))
+
+    def _index(self) -> torch.Tensor:
+        return torch.addmm(self.start, self.turn, self.walked)
+
+
+def _length(vectors: torch.Tensor) -> torch.Tensor:
+    """Of vectors (3, N); a norm along the first axis would take ten times as long."""
+    x, y, z = vectors.unbind()
+    return (x * x).addcmul_(y, y).addcmul_(z, z).sqrt_()
+
+
+def _inverse_of_identity_plus(gradient: torch.Tensor) -> torch.Tensor:
+    """(I + G)^-1 of matrices (3, 3, N), which are changed; I where I + G is close to singular or folded."""
+    identity = torch.eye(3)[:, :, None]
+    first, second, third = gradient.add_(identity).unbind(1)  # columns, (3, N)
+    rows = torch.stack(
+        [torch.linalg.cross(a, b, dim=0) for a, b in ((second, third), (third, first), (first, second))]
+    )
+    determinant = (first * rows[0]).sum(0)
+    return torch.where(determinant > _LEAST_DETERMINANT, rows / determinant, identity)
+
+
+def _solve_carefully(
+    field: DisplacementField, y: torch.Tensor, x: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """As `_solve`, in float64: damped Newton steps, each taken only if it leads closer."""
     error = field.apply(x) - y
     distance = error.norm(dim=-1)
     damping = torch.ones_like(distance)

@@ -23,6 +23,7 @@ from pddnet.separable import Separable, index_matrix
 from pddnet.volume import LabelMap, Volume
 
 _ITK_HOLDS = 0.5  # cells
+_POINTS_IN_A_ROW = 1 << 10
 
 ImageT = TypeVar("ImageT", Volume, LabelMap)
 
@@ -140,8 +141,9 @@ class DisplacementField:
         return cls(vectors, geometry, fixed_geometry)
 
     @cached_property
-    def _channels(self) -> torch.Tensor:
-        return self.vectors.permute(3, 0, 1, 2).contiguous()  # (3, D, H, W)
+    def channels(self) -> torch.Tensor:
+        """The vectors as (3, D, H, W)."""
+        return self.vectors.permute(3, 0, 1, 2).contiguous()
 
     @cached_property
     def gradient(self) -> torch.Tensor:
@@ -154,14 +156,18 @@ class DisplacementField:
         by_index = torch.stack(slopes, -1)  # (D, H, W, 3 components, 3 grid axes)
         return by_index @ torch.as_tensor(from_lps, dtype=torch.float32)
 
+    @cached_property
+    def gradient_channels(self) -> torch.Tensor:
+        """The gradient as (9, D, H, W), component by component."""
+        return self.gradient.flatten(3).permute(3, 0, 1, 2).contiguous()
+
     def at(self, points_lps: torch.Tensor) -> torch.Tensor:
         """Displacement (..., 3) in mm LPS at points (..., 3), float64, mm LPS."""
-        return self._sample(self._channels, points_lps)
+        return self._sample(self.channels, points_lps)
 
     def gradient_at(self, points_lps: torch.Tensor) -> torch.Tensor:
         """`gradient` interpolated at points (..., 3): (..., 3, 3)."""
-        channels = self.gradient.flatten(3).permute(3, 0, 1, 2)  # (9, D, H, W)
-        return self._sample(channels, points_lps).reshape(*points_lps.shape[:-1], 3, 3)
+        return self._sample(self.gradient_channels, points_lps).reshape(*points_lps.shape[:-1], 3, 3)
 
     def apply(self, points_lps: torch.Tensor) -> torch.Tensor:
         """Points (..., 3), float64, mm LPS, fixed -> moving."""
@@ -174,7 +180,7 @@ class DisplacementField:
             return DisplacementField.sampled(self, geometry, self.fixed_geometry)
         vectors = torch.empty((*geometry.shape, 3))
         for rows in plane_slabs(geometry.shape):
-            vectors[rows] = separable.planes(self._channels, rows).movedim(0, -1)
+            vectors[rows] = separable.planes(self.channels, rows).movedim(0, -1)
         return DisplacementField(vectors, geometry, self.fixed_geometry)
 
     def covering_fixed(self) -> DisplacementField:
@@ -295,6 +301,14 @@ def sample_linear(channels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
         window[None], cube.view(1, 1, 1, -1, 3), mode="bilinear", padding_mode="border", align_corners=True
     )
     return values.view(channels.shape[0], -1).T.reshape(*index.shape[:-1], channels.shape[0])
+
+
+def sample_points(channels: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
+    """Trilinear samples (C, N) in float32 of (C, D, H, W) at continuous indices (3, N), the border held outside."""
+    size = torch.tensor(channels.shape[:0:-1])[:, None]  # W, H, D
+    cube = F.pad(index * (2 / (size - 1).clamp(min=1)) - 1, (0, -index.shape[1] % _POINTS_IN_A_ROW))
+    found = grid_sample(channels, cube.view(3, -1, 1, _POINTS_IN_A_ROW).movedim(0, -1))
+    return found.flatten(1)[:, : index.shape[1]]
 
 
 def sample_nearest(data: torch.Tensor, index: torch.Tensor) -> torch.Tensor:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from backend.awkward import affine_field, covering_geometry
+from backend.awkward import affine_field, covering_geometry, random_field
 from pddnet import inversion as module
 from pddnet.geometry import ImageGeometry, transform_points
 from pddnet.inversion import invert, residual_without_inverse
@@ -133,6 +133,7 @@ def test_pieces_give_what_the_whole_gives_and_a_caller_can_stop(
 
     with pytest.raises(KeyboardInterrupt):
         invert(field, oblique_geometry, stop)
+    monkeypatch.setattr(module, "_DERIVATIVES", 0)
     monkeypatch.setattr(module, "_ITERATIONS", 0)  # without Newton's steps it would be the first guess
     assert invert(field, oblique_geometry)[1].data.max() > 0.02
 
@@ -162,3 +163,25 @@ def test_the_residual_of_a_shift_is_nothing_and_of_a_wrong_inverse_the_error() -
         inverse_residual(DisplacementField(-0.5 * shift, grid), field).data,
         torch.full((5, 4, 4), 0.5 * 14**0.5),
     )
+
+
+def test_quick_steps_end_where_careful_ones_do_and_leave_folds_to_them(
+    oblique_geometry: ImageGeometry,
+) -> None:
+    smooth = wave(covering_geometry(oblique_geometry), 1.0)
+    y = points_of(oblique_geometry).reshape(-1, 3)
+    quick, left = module._solve_quickly(smooth, y, y)
+    careful, _ = module._solve_carefully(smooth, y, y.clone())
+    assert float(left.max()) < 1e-3
+    torch.testing.assert_close(quick, careful, atol=2e-3, rtol=0)
+    assert float((quick - y).norm(dim=-1).max()) > 0.5
+
+    folded = random_field(np.random.default_rng(2), covering_geometry(oblique_geometry), mm=6.0)
+    quick, left = module._solve_quickly(folded, y, y)
+    missed = (folded.apply(quick) - y).norm(dim=-1)
+    torch.testing.assert_close(left, missed, atol=1e-3, rtol=0)  # what it says it misses by is true
+    assert float(left.max()) > 0.1
+    both, distance = module._solve(folded, y, y.clone())
+    assert (distance <= left).all()
+    assert (distance < left).any()
+    torch.testing.assert_close(distance, (folded.apply(both) - y).norm(dim=-1), atol=1e-3, rtol=0)

@@ -34,6 +34,7 @@ from pddnet.warp import (
     resample,
     sample_linear,
     sample_nearest,
+    sample_points,
 )
 
 
@@ -269,6 +270,15 @@ def test_linear_samples_agree_with_the_formula_and_hold_the_border() -> None:
         )
     )
     npt.assert_allclose(sample_linear(channels, index), expected, atol=1e-7)
+
+
+@pytest.mark.parametrize("count", [1, 1023, 1024, 5000])
+def test_samples_of_points_in_float32_are_those_in_float64(count: int) -> None:
+    rng = np.random.default_rng(count)
+    channels = torch.from_numpy(rng.random((3, 6, 9, 8), dtype=np.float32))
+    index = torch.from_numpy(rng.uniform(-2, 11, (count, 3)))
+    found = sample_points(channels, index.float().T)
+    npt.assert_allclose(found.T, sample_linear(channels, index), atol=1e-5)
 
 
 @pytest.mark.parametrize("scale", [1.0, 1e3])
