@@ -16,14 +16,14 @@ Worker = Callable[[int], None]
 
 
 def share_out(
-    count: int, make_worker: Callable[[], Worker], device: torch.device, between_chunks: Hook | None = None
+    count: int, make_worker: Callable[[int], Worker], device: torch.device, between_chunks: Hook | None = None
 ) -> None:
     """Call workers with the numbers below `count`, each once; on a CPU from `torch.get_num_threads()` threads.
 
     What is computed does not depend on the number of threads, as long as the pieces do not. No gradient is recorded.
 
     Args:
-        make_worker: called once in every thread, so that each has memory of its own to work in.
+        make_worker: called once in every thread with its number, so that each has memory of its own to work in.
         between_chunks: called by the calling thread at first and after its pieces; what it raises ends the work.
     """
     if between_chunks is not None:
@@ -31,10 +31,10 @@ def share_out(
     numbers = iter(range(count))  # whichever thread is free takes the next
     failures: list[BaseException] = []
 
-    def work(hook: Hook | None) -> None:
+    def work(thread: int, hook: Hook | None) -> None:
         try:
             with torch.no_grad():
-                worker = make_worker()
+                worker = make_worker(thread)
                 for number in numbers:
                     if failures:
                         return
@@ -44,18 +44,18 @@ def share_out(
         except BaseException as failure:  # raised again below, in the calling thread
             failures.append(failure)
 
-    def work_beside() -> None:
+    def work_beside(thread: int) -> None:
         torch.set_num_threads(1)
-        work(None)
+        work(thread, None)
 
     threads = torch.get_num_threads() if device.type == "cpu" else 1
-    helpers = [threading.Thread(target=work_beside) for _ in range(min(threads, count) - 1)]
+    helpers = [threading.Thread(target=work_beside, args=(n,)) for n in range(1, min(threads, count))]
     for helper in helpers:
         helper.start()
     if device.type == "cpu":
         torch.set_num_threads(1)  # of this thread only
     try:
-        work(between_chunks)
+        work(0, between_chunks)
     finally:
         for helper in helpers:
             helper.join()

@@ -7,7 +7,8 @@ control points first, displacement labels last. Source: Heinrich, MICCAI 2019, s
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Sequence
 from itertools import product
 from typing import Literal
 
@@ -18,7 +19,7 @@ from pddnet.all_cores import Hook
 from pddnet.common_lattice import common_lattice
 from pddnet.difference_gradients import squared_differences
 from pddnet.errors import InputError
-from pddnet.feature_differences import fill_by_interpolation, fill_by_slicing
+from pddnet.feature_differences import InterpolatedSearch, SlicedSearch
 
 Shape = tuple[int, int, int]
 Reduction = Literal["sum", "mean"]
@@ -107,39 +108,37 @@ def dissimilarity_volume(
         return volume.to(storage_dtype or volume.dtype)
     shape = (*points.shape[:3], *labels.shape[:3])
     out = fixed_features.new_empty(shape, dtype=storage_dtype or fixed_features.dtype)
-    fill_dissimilarities(
-        out,
-        fixed_features,
-        moving_features,
-        points,
-        labels,
-        reduction=reduction,
-        between_chunks=between_chunks,
-    )
+    search = DissimilaritySearch(fixed_features, moving_features, points, labels, reduction)
+    for plane in range(len(out)):
+        search.fill_plane(plane, out[plane], between_chunks)
     return out
 
 
-@torch.no_grad()
-def fill_dissimilarities(
-    out: torch.Tensor,
-    fixed_features: torch.Tensor,
-    moving_features: torch.Tensor,
-    points: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    reduction: Reduction = "sum",
-    between_chunks: Hook | None = None,
-) -> None:
-    """`dissimilarity_volume`, without gradients, into `out`: (Kd, Kh, Kw, Ld, Lh, Lw) in any order in memory."""
-    check_search(fixed_features, moving_features, points, labels, reduction)
-    axes, offsets = _host_axes(points), _host_axes(labels)
-    if axes is None or offsets is None:
-        rows = _rows_anywhere(fixed_features, moving_features, points, labels, reduction, between_chunks)
-        for index, row in enumerate(rows):
-            out[divmod(index, out.shape[1])] = row
-        return
-    at_points = resampled(fixed_features[0], axes)
-    _fill_product(out, at_points, moving_features[0], axes, offsets, reduction, between_chunks)
+class DissimilaritySearch:
+    """`dissimilarity_volume`, without gradients, a plane of points at a time: see there for the arguments."""
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        fixed_features: torch.Tensor,
+        moving_features: torch.Tensor,
+        points: torch.Tensor,
+        labels: torch.Tensor,
+        reduction: Reduction = "sum",
+    ) -> None:
+        check_search(fixed_features, moving_features, points, labels, reduction)
+        self._search: SlicedSearch | InterpolatedSearch | _SearchAnywhere
+        axes, offsets = _host_axes(points), _host_axes(labels)
+        if axes is None or offsets is None:
+            self._search = _SearchAnywhere(fixed_features, moving_features, points, labels, reduction)
+        else:
+            at_points = resampled(fixed_features[0], axes)
+            self._search = _search_grids(at_points, moving_features[0], axes, offsets, reduction)
+
+    @torch.no_grad()
+    def fill_plane(self, plane: int, out: torch.Tensor, between_chunks: Hook | None = None) -> None:
+        """Write the dissimilarities of one plane to (Kh, Kw, Ld, Lh, Lw), in any order in memory and any type."""
+        self._search.fill_plane(plane, out, between_chunks)
 
 
 def resampled(features: torch.Tensor, axes: Sequence[torch.Tensor]) -> torch.Tensor:
@@ -196,24 +195,51 @@ def interpolation_matrix(positions: torch.Tensor, size: int) -> torch.Tensor:
     return is_low * (1 - fraction) + is_high * fraction
 
 
-def _fill_product(
-    out: torch.Tensor,
+def _search_grids(
     at_points: torch.Tensor,
     moving: torch.Tensor,
     axes: Sequence[torch.Tensor],
     offsets: Sequence[torch.Tensor],
     reduction: Reduction,
-    between_chunks: Hook | None,
-) -> None:
+) -> SlicedSearch | InterpolatedSearch:
     """For product grids, whose axes are on the CPU: features at the points (C, Kd, Kh, Kw), moving (C, D, H, W)."""
-    scale = 1.0 if reduction == "sum" else 1.0 / len(moving)
     lattice = common_lattice(axes, offsets)
-    if lattice is not None and lattice.cells * len(moving) <= _LATTICE_SHARE * out.numel():
+    counts = [len(axis) * len(offset) for axis, offset in zip(axes, offsets, strict=True)]
+    if lattice is not None and lattice.cells * len(moving) <= _LATTICE_SHARE * math.prod(counts):
         on_lattice = resampled(moving, lattice.axes)
-        fill_by_slicing(out, at_points, on_lattice, lattice.strides, scale, between_chunks)
-    else:
-        weights = lattice_weights(axes, offsets, moving.shape[1:])
-        fill_by_interpolation(out, at_points, moving, weights, scale, between_chunks)
+        return SlicedSearch(at_points, on_lattice, lattice.strides, _scale(moving, reduction))
+    weights = lattice_weights(axes, offsets, moving.shape[1:])
+    return InterpolatedSearch(at_points, moving, weights, _scale(moving, reduction))
+
+
+class _SearchAnywhere:
+    """Points or labels that lie anywhere, by gathering every sample; differentiable."""
+
+    def __init__(
+        self,
+        fixed: torch.Tensor,
+        moving: torch.Tensor,
+        points: torch.Tensor,
+        labels: torch.Tensor,
+        reduction: Reduction,
+    ) -> None:
+        self._at_points = sample_at(fixed, points)  # (C, Kd, Kh, Kw)
+        self._moving, self._points, self._labels = moving, points, labels
+        self._scale = _scale(moving[0], reduction)
+
+    def row(self, plane: int, row: int) -> torch.Tensor:
+        """(Kw, Ld, Lh, Lw)."""
+        positions = self._points[plane, row, :, None] + self._labels.reshape(-1, 3)  # (Kw, L, 3)
+        samples = sample_at(self._moving, positions[None])[:, 0]  # (C, Kw, L)
+        squares = (samples - self._at_points[:, plane, row, :, None]).square()
+        return (squares.sum(0) * self._scale).view(-1, *self._labels.shape[:3])
+
+    def fill_plane(self, plane: int, out: torch.Tensor, between_chunks: Hook | None) -> None:
+        """Write (Kh, Kw, Ld, Lh, Lw)."""
+        for row, target in enumerate(out):
+            if between_chunks is not None:
+                between_chunks()
+            target.copy_(self.row(plane, row))
 
 
 def _with_gradient(
@@ -226,36 +252,23 @@ def _with_gradient(
 ) -> torch.Tensor:
     axes, offsets = _host_axes(points), _host_axes(labels)
     if axes is None or offsets is None:
-        rows = _rows_anywhere(fixed_features, moving_features, points, labels, reduction, between_chunks)
-        return torch.stack(list(rows)).view(*points.shape[:3], *labels.shape[:3])
+        anywhere = _SearchAnywhere(fixed_features, moving_features, points, labels, reduction)
+        rows = [anywhere.row(k, row) for k, row in product(*map(range, points.shape[:2]))]
+        return torch.stack(rows).view(*points.shape[:3], *labels.shape[:3])
 
     def fill(out: torch.Tensor, at_points: torch.Tensor, moving: torch.Tensor) -> None:
-        _fill_product(out, at_points, moving, axes, offsets, reduction, between_chunks)
+        search = _search_grids(at_points, moving, axes, offsets, reduction)
+        for plane in range(len(out)):
+            search.fill_plane(plane, out[plane], between_chunks)
 
     moving = moving_features[0]
-    scale = 1.0 if reduction == "sum" else 1.0 / len(moving)
     weights = lattice_weights(axes, offsets, moving.shape[1:])
-    return squared_differences(resampled(fixed_features[0], axes), moving, weights, scale, fill)
+    at_points = resampled(fixed_features[0], axes)
+    return squared_differences(at_points, moving, weights, _scale(moving, reduction), fill)
 
 
-def _rows_anywhere(
-    fixed: torch.Tensor,
-    moving: torch.Tensor,
-    points: torch.Tensor,
-    labels: torch.Tensor,
-    reduction: Reduction,
-    between_chunks: Hook | None,
-) -> Iterator[torch.Tensor]:
-    """Rows (Kw, Ld, Lh, Lw) for points or labels that lie anywhere, by gathering every sample."""
-    at_points = sample_at(fixed, points)  # (C, Kd, Kh, Kw)
-    flat_labels = labels.reshape(-1, 3)
-    for k, row in product(range(points.shape[0]), range(points.shape[1])):
-        if between_chunks is not None:
-            between_chunks()
-        samples = sample_at(moving, (points[k, row, :, None] + flat_labels)[None])[:, 0]  # (C, Kw, L)
-        squares = (samples - at_points[:, k, row, :, None]).square()
-        total = squares.sum(0) if reduction == "sum" else squares.mean(0)
-        yield total.view(-1, *labels.shape[:3])
+def _scale(features: torch.Tensor, reduction: Reduction) -> float:
+    return 1.0 if reduction == "sum" else 1.0 / len(features)
 
 
 def _host_axes(positions: torch.Tensor) -> tuple[torch.Tensor, ...] | None:

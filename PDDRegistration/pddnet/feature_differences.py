@@ -16,7 +16,6 @@ import torch
 from pddnet.all_cores import Hook, Worker, share_out
 
 _AT_ONCE_CPU = 2**18  # elements of a product, read again from the second-level cache
-_LINES_AT_ONCE_CPU = 2**19  # of the features along some lines: smaller pieces are more calls than they save
 _AT_ONCE_GPU = 2**25
 _POINTS_OF_A_GROUP = 16  # neighbours along x, which share a window of the moving features
 
@@ -41,88 +40,96 @@ class Window:
         return cls(start, stop, weights[..., start:stop].contiguous().to(like))
 
 
-def fill_by_slicing(
-    out: torch.Tensor,
-    fixed: torch.Tensor,
-    moving: torch.Tensor,
-    strides: Sequence[int],
-    scale: float,
-    between_chunks: Hook | None,
-) -> None:
+class SlicedSearch:
     """Squared differences where the features of point k and label d are those of lattice cell k * stride + d.
 
     Args:
-        out: (Kd, Kh, Kw, Ld, Lh, Lw), in any order in memory and any floating type.
         fixed: (C, Kd, Kh, Kw), at the control points.
         moving: (C, Z, Y, X), on the lattice, the first cell that of the first point and label.
         strides: cells from point to point along z, y, x.
         scale: factor of the sum over the channels.
     """
-    depth, height, width, *labels = out.shape
-    rows, centred = _rows_of_products(fixed, moving, scale)  # (Kd, Kh, Kw, C + 2), (C, Z, Y, X)
-    planes = _completed(centred).transpose(0, 1).contiguous()  # (Z, C + 2, Y, X)
-    across, plane = planes.shape[3], planes.shape[2] * planes.shape[3]
-    run = labels[1] * across
-    limit = _AT_ONCE_CPU if out.device.type == "cpu" else _AT_ONCE_GPU
-    at_once = min(height, max(1, limit // (width * run)))
-    groups = -(-height // at_once)
 
-    def make_worker() -> Worker:
-        buffer = rows.new_empty(at_once * width * run)
+    def __init__(
+        self, fixed: torch.Tensor, moving: torch.Tensor, strides: Sequence[int], scale: float
+    ) -> None:
+        self._rows, centred = _rows_of_products(fixed, moving, scale)  # (Kd, Kh, Kw, C + 2), (C, Z, Y, X)
+        self._planes = _completed(centred).transpose(0, 1).contiguous()  # (Z, C + 2, Y, X)
+        self._strides = strides
+        self._buffers: dict[int, torch.Tensor] = {}  # of each thread
 
-        def work(number: int) -> None:
-            k, first = number // groups, number % groups * at_once
-            points = rows[k, first : first + at_once]  # (R, Kw, C + 2)
-            target = out[k, first : first + at_once]  # (R, Kw, Ld, Lh, Lw)
-            size, step = (len(points), rows.shape[3], run), (strides[1] * across, plane, 1)
-            product = buffer[: len(points) * width * run].view(len(points), width, run)
-            windows = product.as_strided(
-                (len(points), width, *labels[1:]), (width * run, run + strides[2], across, 1)
-            )
-            for label in range(labels[0]):
-                seen = planes[k * strides[0] + label].flatten()[first * step[0] :].as_strided(size, step)
-                torch.bmm(points, seen, out=product).clamp_(min=0)  # what rounding takes below
-                target[:, :, label].copy_(windows)
+    def fill_plane(self, plane: int, out: torch.Tensor, between_chunks: Hook | None) -> None:
+        """Write (Kh, Kw, Ld, Lh, Lw), in any order in memory and any floating type."""
+        height, width, *labels = out.shape
+        across = self._planes.shape[3]
+        run = labels[1] * across
+        limit = _AT_ONCE_CPU if out.device.type == "cpu" else _AT_ONCE_GPU
+        at_once = min(height, max(1, limit // (width * run)))
+        size = (self._rows.shape[3], run)
+        step = (self._strides[1] * across, self._planes.stride(1), 1)
 
-        return work
+        def make_worker(thread: int) -> Worker:
+            if thread not in self._buffers:
+                self._buffers[thread] = self._rows.new_empty(at_once * width * run)
+            buffer = self._buffers[thread]
 
-    share_out(depth * groups, make_worker, out.device, between_chunks)
+            def work(number: int) -> None:
+                here = slice(number * at_once, (number + 1) * at_once)
+                points, target = self._rows[plane, here], out[here]  # (R, Kw, C + 2), (R, Kw, Ld, Lh, Lw)
+                product = _first(buffer, (len(points), width, run))
+                windows = product.as_strided(
+                    (len(points), width, *labels[1:]), (width * run, run + self._strides[2], across, 1)
+                )
+                for label in range(labels[0]):
+                    cells = self._planes[plane * self._strides[0] + label].flatten()
+                    seen = cells[here.start * step[0] :].as_strided((len(points), *size), step)
+                    torch.bmm(points, seen, out=product).clamp_(min=0)  # what rounding takes below
+                    target[:, :, label].copy_(windows)
+
+            return work
+
+        share_out(-(-height // at_once), make_worker, out.device, between_chunks)
 
 
-def fill_by_interpolation(
-    out: torch.Tensor,
-    fixed: torch.Tensor,
-    moving: torch.Tensor,
-    weights: Sequence[torch.Tensor],
-    scale: float,
-    between_chunks: Hook | None,
-) -> None:
-    """The same for points and labels on any product grid.
+class InterpolatedSearch:
+    """The same for points and labels on any product grids.
 
     Args:
         moving: (C, D, H, W).
         weights: (Kd, Ld, D), (Kh, Lh, H) and (Kw, Lw, W), linear interpolation at every point plus label, on the CPU.
     """
-    depth, height = out.shape[:2]
-    rows, centred = _rows_of_products(fixed, moving, scale)
-    planes = [Window.of(plane, centred) for plane in weights[0]]
-    lines = [Window.of(line, centred) for line in weights[1]]
-    groups = [_Group.of(group, scale, centred) for group in torch.split(weights[2], _POINTS_OF_A_GROUP)]
 
-    def make_worker() -> Worker:
-        search = _RowSearch(centred.shape, out.shape, centred)
+    def __init__(
+        self, fixed: torch.Tensor, moving: torch.Tensor, weights: Sequence[torch.Tensor], scale: float
+    ) -> None:
+        self._rows, self._moving = _rows_of_products(fixed, moving, scale)
+        self._planes = [Window.of(plane, moving) for plane in weights[0]]
+        self._lines = [Window.of(line, moving) for line in weights[1]]
+        groups = torch.split(weights[2], _POINTS_OF_A_GROUP)
+        self._groups = [_Group.of(group, scale, moving) for group in groups]
+        self._slices = moving.new_empty(len(moving), weights[0].shape[1], *moving.shape[2:])
+        self._searches: dict[int, _RowSearch] = {}  # of each thread
 
-        def work(k: int) -> None:
-            for first in range(0, out.shape[3], search.at_once):
-                labels = slice(first, first + search.at_once)
-                slices = search.slices(planes[k], labels, centred)
-                for row in range(height):
-                    found = search.differences(slices, lines[row], rows[k, row], groups)
-                    out[k, row, :, labels].copy_(found)
+    def fill_plane(self, plane: int, out: torch.Tensor, between_chunks: Hook | None) -> None:
+        """Write (Kh, Kw, Ld, Lh, Lw), in any order in memory and any floating type."""
+        window = self._planes[plane]
+        source = self._moving[:, window.start : window.stop].flatten(2)
+        torch.bmm(window.weights.expand(len(source), -1, -1), source, out=self._slices.flatten(2))
 
-        return work
+        def make_worker(thread: int) -> Worker:
+            if thread not in self._searches:
+                self._searches[thread] = _RowSearch(self._slices.shape, out.shape[1:], self._slices)
+            search = self._searches[thread]
 
-    share_out(depth, make_worker, out.device, between_chunks)
+            def work(row: int) -> None:
+                found = search.differences(
+                    self._slices, self._lines[row], self._rows[plane, row], self._groups
+                )
+                out[row].copy_(found)
+
+            return work
+
+        share_out(len(out), make_worker, out.device, between_chunks)
 
 
 @dataclass(frozen=True)
@@ -152,36 +159,22 @@ class _Group:
 
 
 class _RowSearch:
-    """Dissimilarities of one row of points after another, in memory that is used again and stays in the cache.
+    """Dissimilarities of one row of points after another, in memory that is used again."""
 
-    Only some of the labels along z are searched at once: the features along their lines fill the cache.
-    """
-
-    def __init__(self, moving: Sequence[int], out: Sequence[int], like: torch.Tensor) -> None:
-        channels, _, height, width = moving
-        self._labels = tuple(out[3:])
-        limit = _LINES_AT_ONCE_CPU if like.device.type == "cpu" else _AT_ONCE_GPU
-        self.at_once = min(self._labels[0], max(1, limit // (channels * self._labels[1] * width)))
-        lines = self.at_once * self._labels[1]
-        self._slices = like.new_empty(channels * self.at_once * height * width)
+    def __init__(self, slices: Sequence[int], out: Sequence[int], like: torch.Tensor) -> None:
+        channels, depth, _, width = slices
+        self._labels = tuple(out[1:])
+        lines = depth * self._labels[1]
         self._lines = like.new_empty((channels + 2) * lines * width)
         self._squares = like.new_empty(channels * lines * width)
         self._products = like.new_empty(_POINTS_OF_A_GROUP * lines * width)
-        self._found = like.new_empty(out[2] * lines * self._labels[2])
-
-    def slices(self, plane: Window, labels: slice, moving: torch.Tensor) -> torch.Tensor:
-        """Features for some of a plane's labels along z: (C, n, H, W)."""
-        source, weights = moving[:, plane.start : plane.stop].flatten(2), plane.weights[labels]
-        slices = _first(self._slices, (len(source), len(weights), *moving.shape[2:]))
-        torch.bmm(weights.expand(len(source), -1, -1), source, out=slices.flatten(2))
-        return slices
+        self._found = like.new_empty(out[0], lines, self._labels[2])
 
     def differences(
         self, slices: torch.Tensor, line: Window, rows: torch.Tensor, groups: Sequence[_Group]
     ) -> torch.Tensor:
-        """Of the row of points (Kw, C + 2) at this line along y: (Kw, n, Lh, Lw), overwritten by the next."""
+        """Of slices (C, Ld, H, W) and the row of points (Kw, C + 2) at this line: (Kw, Ld, Lh, Lw)."""
         lines, steps = self._along(line, slices)
-        found = _first(self._found, (len(rows), len(steps), self._labels[2]))
         first = 0
         for group in groups:
             here = slice(first, first + len(group.linear))
@@ -189,9 +182,9 @@ class _RowSearch:
             torch.mm(rows[here], lines.flatten(1), out=products.flatten(1))
             lost = (steps[:, group.start : group.stop - 1] @ group.lost).view(len(steps), len(products), -1)
             seen = products[..., group.start : group.stop]
-            torch.baddbmm(lost.transpose(0, 1), seen, group.linear, out=found[here])
+            torch.baddbmm(lost.transpose(0, 1), seen, group.linear, out=self._found[here])
             first = here.stop
-        return found.clamp_(min=0).view(len(rows), slices.shape[1], *self._labels[1:])
+        return self._found.clamp_(min=0).view(-1, *self._labels)
 
     def _along(self, line: Window, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features along the lines, their squares and 1, (C + 2, lines, W); squared steps along x, (lines, W - 1)."""

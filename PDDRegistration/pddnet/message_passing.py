@@ -1,15 +1,12 @@
 """Min-convolution over displacement labels and mean field over control points: the two filters of the regularisation.
 
-A dissimilarity volume is (Kd, Kh, Kw, Ld, Lh, Lw): control points first, displacement labels last. While it is worked
-on the points along x lie last, (Kd, Kh, L, Kw): every filter is then a shift or a matrix product of long runs, and
-nothing is permuted. The volume is read and written once for the labels and x and once for y and z, in place, a piece at
-a time. Source: Heinrich, MICCAI 2019, section 2.3; the padding is that of the published code.
+Volumes are (Kd, Kh, Kw, Ld, Lh, Lw): control points first, displacement labels last. They are worked on a piece at a
+time. Source: Heinrich, MICCAI 2019, section 2.3; the padding is that of the published code.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 
 import torch
 from torch.autograd.function import once_differentiable
@@ -17,8 +14,6 @@ from torch.autograd.function import once_differentiable
 from pddnet.all_cores import Hook, Worker, share_out
 from pddnet.errors import InputError
 from pddnet.label_filter import FILTER, LabelFilter, band_matrix, label_filters, min_convolution_gradient
-
-Fill = Callable[[slice, torch.Tensor], object]
 
 _ROWS_AT_ONCE_CPU = 2**17  # elements of a block of rows: with its two copies in the second-level cache
 _RUNS_AT_ONCE_CPU = 2**19
@@ -55,71 +50,15 @@ def mean_field(cost: torch.Tensor, *, between_chunks: Hook | None = None) -> tor
     return out
 
 
-def convolve_rows(
-    volume: torch.Tensor, labels: Sequence[int], fill: Fill, between_chunks: Hook | None = None
-) -> None:
-    """Min-convolution of rows of points, averaged along the row: half a round.
-
-    Args:
-        volume: (Kd, Kh, L, Kw), overwritten with the result.
-        labels: (Ld, Lh, Lw), their product is L.
-        fill: writes the costs of a slice of the Kd * Kh rows to a tensor (L, rows, Kw); it may read those of `volume`.
-    """
-    rows = volume.flatten(0, 1)  # (Kd*Kh, L, Kw)
-    columns = rows.shape[2]
-    at_once = rows_at_once(rows)
-    like = accumulator(volume)
-    along_x = band_matrix(columns, FILTER, like=like).T.expand(at_once, -1, -1)
-
-    def make_worker() -> Worker:
-        envelope = LabelFilter(labels, at_once * columns, like)
-        source, result = (
-            t.view(-1, at_once, columns) for t in (envelope.source.view_as(envelope.result), envelope.result)
-        )
-
-        def work(number: int) -> None:
-            here = slice(number * at_once, (number + 1) * at_once)
-            fill(here, source)
-            envelope.run()
-            _product(result.transpose(0, 1), along_x, rows[here])  # (rows, L, Kw)
-
-        return work
-
-    share_out(len(rows) // at_once, make_worker, volume.device, between_chunks)
-
-
-def average_planes(
-    volume: torch.Tensor, scale: float = 1.0, between_chunks: Hook | None = None, *, adjoint: bool = False
-) -> None:
-    """Twice the average of three over the first two axes of (Kd, Kh, ...), in place, times a scale."""
-    depth, height = volume.shape[:2]
-    runs = volume.flatten(2)  # (Kd, Kh, N)
-    like = accumulator(volume)
-    along_z, along_y = (band_matrix(n, FILTER, like=like) for n in (depth, height))
-    if adjoint:
-        along_z, along_y = along_z.T, along_y.T
-    along_z = (along_z * scale).expand(height, -1, -1)
-    along_y = along_y.expand(depth, -1, -1)
-    at_once = max(1, _elements(volume, _RUNS_AT_ONCE_CPU) // (depth * height))
-
-    def make_worker() -> Worker:
-        buffer = like.new_empty(depth * height * min(at_once, runs.shape[2]))
-
-        def work(number: int) -> None:
-            here = runs[:, :, number * at_once : (number + 1) * at_once]
-            averaged = buffer[: here.numel()].view(here.shape)
-            torch.bmm(along_y, here.to(like.dtype), out=averaged)
-            _product(along_z, averaged.transpose(0, 1), here.transpose(0, 1))
-
-        return work
-
-    share_out(-(-runs.shape[2] // at_once), make_worker, volume.device, between_chunks)
-
-
 def rows_at_once(rows: torch.Tensor) -> int:
     """How many rows (L, Kw) of points make a block: a divisor of their number, so that all blocks are alike."""
     most = max(1, _elements(rows, _ROWS_AT_ONCE_CPU) // math.prod(rows.shape[1:]))
     return next(n for n in range(min(most, len(rows)), 0, -1) if len(rows) % n == 0)
+
+
+def runs_at_once(runs: torch.Tensor) -> int:
+    """How many columns of (n, N) are filtered along the first axis at once."""
+    return max(1, _elements(runs, _RUNS_AT_ONCE_CPU) // len(runs))
 
 
 def accumulator(volume: torch.Tensor) -> torch.Tensor:
@@ -146,7 +85,7 @@ class _MinConvolution(torch.autograd.Function):
         out = accumulator(cost).new_empty(points.shape)
         at_once = rows_at_once(points[:, :, None])
 
-        def make_worker() -> Worker:
+        def make_worker(_: int) -> Worker:
             envelope = LabelFilter(cost.shape[3:], at_once, accumulator(cost))
 
             def work(number: int) -> None:
@@ -187,7 +126,7 @@ def _min_convolution_gradient(cost: torch.Tensor, gradient: torch.Tensor) -> tor
     at_once = rows_at_once(points[:, :, None])
     filters = label_filters(cost.shape[3:], like)
 
-    def make_worker() -> Worker:
+    def make_worker(_: int) -> Worker:
         def work(number: int) -> None:
             here = slice(number * at_once, (number + 1) * at_once)
             block, arriving = (
@@ -209,24 +148,30 @@ def _mean_field(cost: torch.Tensor, between_chunks: Hook | None, *, adjoint: boo
     if adjoint:
         along_x = along_x.T
 
-    def make_worker() -> Worker:
+    def make_worker(_: int) -> Worker:
         def work(number: int) -> None:
             torch.mm(along_x, rows[number].to(like.dtype), out=out[number])
 
         return work
 
     share_out(len(rows), make_worker, cost.device, between_chunks)
-    volume = out.view(cost.shape)
-    average_planes(volume, between_chunks=between_chunks, adjoint=adjoint)
-    return volume
+    for axis in (1, 0):
+        _filter_in_place(out.view(cost.shape).flatten(2), axis, adjoint, between_chunks)
+    return out.view(cost.shape)
 
 
-def _product(one: torch.Tensor, other: torch.Tensor, out: torch.Tensor) -> None:
-    """Batched matrix product, rounded to the type of `out` where that is half precision."""
-    if out.dtype == one.dtype:
-        torch.bmm(one, other, out=out)
-    else:
-        out.copy_(torch.bmm(one, other))
+def _filter_in_place(volume: torch.Tensor, axis: int, adjoint: bool, between_chunks: Hook | None) -> None:
+    """Twice the average of three along one of the first two axes of (Kd, Kh, N)."""
+    matrix = band_matrix(volume.shape[axis], FILTER, like=volume)
+    matrix = matrix.T if adjoint else matrix
+    step = runs_at_once(volume.select(1 - axis, 0))
+    pieces = -(-volume.shape[2] // step)
+
+    def work(number: int) -> None:
+        here = volume.select(1 - axis, number // pieces)[:, number % pieces * step :][:, :step]
+        here.copy_(matrix @ here)
+
+    share_out(volume.shape[1 - axis] * pieces, lambda _: work, volume.device, between_chunks)
 
 
 def _elements(tensor: torch.Tensor, on_cpu: int) -> int:

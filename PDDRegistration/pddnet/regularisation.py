@@ -16,8 +16,9 @@ from torch import nn
 
 from pddnet.all_cores import Hook
 from pddnet.errors import InputError
+from pddnet.label_moments import probability_writer
 from pddnet.message_passing import accumulator, check_volume, mean_field, min_convolution
-from pddnet.rounds import RoundScales, run_rounds, softmax_in_place
+from pddnet.rounds import RoundScales, run_rounds
 
 Scalar = float | torch.Tensor
 
@@ -109,10 +110,18 @@ def regularise(
     if torch.is_grad_enabled() and (dissimilarity.requires_grad or weights.need_gradient()):
         return _regularise_with_gradient(dissimilarity, weights, between_chunks)
     depth, height, width, *labels = dissimilarity.shape
-    data = dissimilarity.flatten(0, 1).flatten(2).transpose(1, 2)  # (Kd*Kh, L, Kw)
-    volume = accumulator(dissimilarity).new_empty(depth, height, data.shape[1], width)
-    run_rounds(data, volume, labels, weights.scales(), between_chunks=between_chunks)
-    return softmax_in_place(volume, between_chunks).view(dissimilarity.shape)
+    data = dissimilarity.flatten(3).transpose(2, 3)  # (Kd, Kh, L, Kw)
+    out = accumulator(dissimilarity).new_empty(depth, height, width, data.shape[2])
+    run_rounds(
+        data.__getitem__,
+        (depth, height, width),
+        labels,
+        weights.scales(),
+        [probability_writer(out)],
+        out,
+        between_chunks=between_chunks,
+    )
+    return out.view(dissimilarity.shape)
 
 
 def softmax_over_labels(cost: torch.Tensor, sharpness: Scalar = 1.0) -> torch.Tensor:

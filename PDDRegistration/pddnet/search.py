@@ -5,12 +5,16 @@ The probabilities themselves are never written. Source: Heinrich, MICCAI 2019, s
 
 from __future__ import annotations
 
+import time
+
 import torch
 
 from pddnet.all_cores import Hook
-from pddnet.correlation import Reduction, fill_dissimilarities
+from pddnet.correlation import DissimilaritySearch, Reduction
+from pddnet.label_moments import LabelMoments, MomentReader, probability_writer
+from pddnet.message_passing import accumulator
 from pddnet.regularisation import RegularisationWeights
-from pddnet.rounds import LabelMoments, OnStage, read_moments, run_rounds, softmax_in_place, timed
+from pddnet.rounds import PLANES_ASKED_FOR, STAGES, OnStage, run_rounds
 
 
 @torch.no_grad()
@@ -43,19 +47,15 @@ def displacement_from_features(
     Raises:
         InputError: features that are not two volumes of one batch, type and number of channels.
     """
-    volume = _costs(
-        fixed_features,
-        moving_features,
-        points,
-        labels,
+    found, _ = _search(
+        (fixed_features, moving_features, points, labels),
         weights,
-        reduction=reduction,
-        storage_dtype=storage_dtype,
+        reduction,
+        storage_dtype,
         on_stage=on_stage,
         between_chunks=between_chunks,
     )
-    with timed("softmax and expectation", on_stage, volume.device):
-        return read_moments(volume, labels, between_chunks)
+    return found
 
 
 @torch.no_grad()
@@ -70,48 +70,61 @@ def probabilities_from_features(
     between_chunks: Hook | None = None,
 ) -> tuple[torch.Tensor, LabelMoments]:
     """As `displacement_from_features`, and the probabilities (Kd, Kh, Kw, Ld, Lh, Lw) for those who fit to them."""
-    volume = _costs(
-        fixed_features,
-        moving_features,
-        points,
-        labels,
+    found, probabilities = _search(
+        (fixed_features, moving_features, points, labels),
         weights,
-        reduction=reduction,
+        reduction,
+        None,
+        keep_probabilities=True,
         between_chunks=between_chunks,
     )
-    moments = read_moments(volume, labels, between_chunks)
-    return softmax_in_place(volume, between_chunks).view(*points.shape[:3], *labels.shape[:3]), moments
+    return probabilities, found
 
 
-def _costs(
-    fixed_features: torch.Tensor,
-    moving_features: torch.Tensor,
-    points: torch.Tensor,
-    labels: torch.Tensor,
+def _search(
+    pair: tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor],
     weights: RegularisationWeights,
-    *,
     reduction: Reduction,
-    storage_dtype: torch.dtype | None = None,
+    storage_dtype: torch.dtype | None,
+    *,
+    keep_probabilities: bool = False,
     on_stage: OnStage | None = None,
     between_chunks: Hook | None,
-) -> torch.Tensor:
-    """What `run_rounds` leaves, (Kd, Kh, L, Kw): the points along x last, so that nothing is permuted."""
+) -> tuple[LabelMoments, torch.Tensor]:
+    """The moments, and the probabilities or an empty tensor."""
+    fixed_features, _, points, labels = pair
     depth, height, width = points.shape[:3]
-    counts = tuple(labels.shape[:3])
-    scales = weights.scales()
+    counts, grid = tuple(labels.shape[:3]), (depth, height, width)
     like = fixed_features.new_empty(0, dtype=storage_dtype or fixed_features.dtype)
-    with timed("dissimilarity", on_stage, like.device):
-        data = like.new_empty(depth, height, *counts, width)
-        fill_dissimilarities(
-            data.permute(0, 1, 5, 2, 3, 4),  # (Kd, Kh, Kw, Ld, Lh, Lw)
-            fixed_features,
-            moving_features,
-            points,
-            labels,
-            reduction=reduction,
-            between_chunks=between_chunks,
-        )
-    data = data.view(depth * height, -1, width)  # (Kd*Kh, L, Kw)
-    volume = like.new_empty(depth, height, *data.shape[1:])
-    run_rounds(data, volume, counts, scales, on_stage=on_stage, between_chunks=between_chunks)
-    return volume
+    began = time.perf_counter()
+    search = DissimilaritySearch(*pair, reduction)
+    prepared = time.perf_counter() - began
+    kept = like.new_empty(min(depth, PLANES_ASKED_FOR), height, *counts, width)  # points along x last
+
+    def plane_of(plane: int) -> torch.Tensor:
+        target = kept[plane % len(kept)]
+        search.fill_plane(plane, target.permute(0, 4, 1, 2, 3), between_chunks)  # (Kh, Kw, Ld, Lh, Lw)
+        return target.flatten(1, 3)  # (Kh, L, Kw)
+
+    moments = MomentReader(grid, labels, accumulator(like))
+    shape = (*grid, counts[0] * counts[1] * counts[2]) if keep_probabilities else (0,)
+    probabilities = accumulator(like).new_empty(shape)
+    readers = [moments.read, *([probability_writer(probabilities)] if keep_probabilities else [])]
+
+    def tell(stage: str, seconds: float) -> None:
+        if on_stage is not None:
+            on_stage(stage, seconds + prepared * (stage == STAGES[0]))
+
+    run_rounds(
+        plane_of,
+        grid,
+        counts,
+        weights.scales(),
+        readers,
+        like,
+        on_stage=tell if on_stage is not None else None,
+        between_chunks=between_chunks,
+    )
+    if keep_probabilities:
+        probabilities = probabilities.view(*grid, *counts)
+    return moments.moments(), probabilities

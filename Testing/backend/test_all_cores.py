@@ -26,7 +26,7 @@ def test_every_piece_is_worked_on_once_on_one_core_without_gradients(threads: in
     seen: Counter[int] = Counter()
     settings = set()
 
-    def make_worker() -> Callable[[int], None]:
+    def make_worker(_: int) -> Callable[[int], None]:
         def work(number: int) -> None:
             seen[number] += 1
             settings.add((torch.get_num_threads(), torch.is_grad_enabled()))
@@ -44,7 +44,7 @@ def test_every_thread_has_a_worker_of_its_own(threads: int) -> None:
     together = threading.Barrier(threads, timeout=30)
     made = []
 
-    def make_worker() -> Callable[[int], None]:
+    def make_worker(_: int) -> Callable[[int], None]:
         made.append(threading.get_ident())
 
         def work(_: int) -> None:
@@ -61,7 +61,7 @@ def test_every_thread_has_a_worker_of_its_own(threads: int) -> None:
 def test_an_error_in_any_thread_ends_the_work_and_is_raised(threads: int) -> None:
     done = []
 
-    def make_worker() -> Callable[[int], None]:
+    def make_worker(_: int) -> Callable[[int], None]:
         def work(number: int) -> None:
             if number == 3:
                 raise ValueError("piece 3")
@@ -84,13 +84,13 @@ def test_the_hook_is_called_by_the_caller_and_ends_the_work() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        share_out(50, lambda: lambda _: None, CPU, stop)
+        share_out(50, lambda _: lambda _: None, CPU, stop)
     assert callers == [threading.get_ident()]
 
 
 def test_the_hook_is_called_after_every_piece_of_the_calling_thread() -> None:
     before, done, calls = torch.get_num_threads(), [], []
     torch.set_num_threads(1)
-    share_out(5, lambda: done.append, CPU, lambda: calls.append(len(done)))
+    share_out(5, lambda _: done.append, CPU, lambda: calls.append(len(done)))
     torch.set_num_threads(before)
     assert calls == [0, 1, 2, 3, 4, 5]
