@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -49,12 +48,3 @@ class IndexMap:
             if self.shift is None
             else out.add_(self.shift.onto.planes(self.shift.values, rows).to(device))
         )
-
-
-def within(index: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:
-    """Whether each index (3, ...) lies in the field of view (D, H, W), voxel edges included."""
-    within = (index[0] >= -0.5) & (index[0] < shape[2] - 0.5)
-    for at, n in ((index[1], shape[1]), (index[2], shape[0])):
-        within &= at >= -0.5
-        within &= at < n - 0.5
-    return within

@@ -10,9 +10,10 @@ import numpy as np
 import torch
 
 from pddnet.geometry import Frame, ImageGeometry
+from pddnet.point_samples import sample_points
 from pddnet.points import slabs, transform_points_torch
 from pddnet.volume import Volume
-from pddnet.warp import DisplacementField, sample_points
+from pddnet.warp import DisplacementField
 
 _SAMPLES_ALONG_AN_AXIS = 9
 _EVERY_CELL = 4

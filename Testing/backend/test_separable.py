@@ -23,10 +23,11 @@ from backend.awkward import (
 from backend.oracles.pointwise import Pointwise
 from pddnet import metrics
 from pddnet.geometry import Frame, ImageGeometry
-from pddnet.index_map import IndexMap, Shift, within
+from pddnet.index_map import IndexMap, Shift
+from pddnet.point_samples import inside, sample_linear, within
 from pddnet.points import slabs, transform_points_torch
 from pddnet.separable import Separable, along_axes, index_matrix
-from pddnet.warp import DisplacementField, inside, sample_linear, sampled_on
+from pddnet.warp import DisplacementField, sampled_on
 
 
 def flipped(grid: ImageGeometry, axis: int) -> ImageGeometry:

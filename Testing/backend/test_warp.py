@@ -23,6 +23,7 @@ from backend.awkward import (
 from pddnet.errors import InputError
 from pddnet.geometry import Frame, ImageGeometry
 from pddnet.inversion import invert
+from pddnet.point_samples import inside, sample_linear, sample_nearest, sample_points
 from pddnet.points import slabs
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import (
@@ -30,11 +31,7 @@ from pddnet.warp import (
     DisplacementField,
     Sequential,
     SpatialTransform,
-    inside,
     resample,
-    sample_linear,
-    sample_nearest,
-    sample_points,
 )
 
 

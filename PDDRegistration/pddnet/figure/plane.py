@@ -9,9 +9,10 @@ import numpy.typing as npt
 import torch
 
 from pddnet.geometry import Frame, ImageGeometry
+from pddnet.point_samples import inside, sample_linear, sample_nearest
 from pddnet.points import slabs, transform_points_torch
 from pddnet.volume import LabelMap, Volume
-from pddnet.warp import DisplacementField, inside, sample_linear, sample_nearest
+from pddnet.warp import DisplacementField
 
 Pixels = npt.NDArray[np.float32]
 
