@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from backend.oracles import layers
 from pddnet.correlation import (
+    Reduction,
     control_points,
     displacement_labels,
     dissimilarity_volume,
@@ -111,13 +112,32 @@ def test_exchanged_axes_would_be_noticed() -> None:
     assert (right - negated).abs().mean() > 0.1 * right.mean()
 
 
-def test_gradients_reach_both_feature_volumes() -> None:
+@pytest.mark.parametrize("reach", [0.4, 2.0], ids=["off the lattice", "on the lattice"])
+@pytest.mark.parametrize("reduction", ["sum", "mean"])
+def test_gradients_reach_both_feature_volumes(reach: float, reduction: Reduction) -> None:
     fixed, moving = features((3, 2, 4)).requires_grad_(), features((2, 3, 3)).requires_grad_()
-    points, labels = (
-        control_points((2, 1, 2), dtype=torch.float64),
-        displacement_labels((2, 1, 3), 0.4, dtype=torch.float64),
-    )
+    points = control_points((2, 3, 2), dtype=torch.float64)
+    labels = displacement_labels((2, 3, 2), reach, dtype=torch.float64)
+
+    def volume(f: torch.Tensor, m: torch.Tensor) -> torch.Tensor:
+        return dissimilarity_volume(f, m, points, labels, reduction=reduction)
+
+    assert torch.autograd.gradcheck(volume, (fixed, moving))
+
+
+def test_points_that_form_no_lattice_have_gradients_too() -> None:
+    fixed, moving = features((3, 2, 4)).requires_grad_(), features((2, 3, 3)).requires_grad_()
+    points = 0.5 * torch.rand(2, 1, 2, 3, dtype=torch.float64)
+    labels = displacement_labels(2, 0.3, dtype=torch.float64)
     assert torch.autograd.gradcheck(lambda f, m: dissimilarity_volume(f, m, points, labels), (fixed, moving))
+
+
+def test_no_dissimilarity_is_negative_where_the_features_are_the_same() -> None:
+    feature = 100 + torch.randn(1, 3, 5, 5, 5)
+    for reach in (0.4, 1.0):
+        found = dissimilarity_volume(feature, feature, control_points(5), displacement_labels(3, reach))
+        assert found.min() >= 0
+        assert found[..., 1, 1, 1].max() < 1e-4 * found.mean()
 
 
 def test_the_graph_changes_nothing_in_the_values() -> None:
