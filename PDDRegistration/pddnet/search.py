@@ -1,6 +1,6 @@
 """The layers after the features in one go: dissimilarities, two rounds, softmax, expectation.
 
-The probabilities themselves are never written. Source: Heinrich, MICCAI 2019, sections 2.2 and 2.3.
+Plane of control points by plane, and no six-dimensional volume is held. Source: Heinrich, MICCAI 2019, section 2.
 """
 
 from __future__ import annotations
@@ -10,7 +10,8 @@ import time
 import torch
 
 from pddnet.all_cores import Hook
-from pddnet.correlation import DissimilaritySearch, Reduction
+from pddnet.axis_order import AxisOrder
+from pddnet.correlation import DissimilaritySearch, Reduction, check_search
 from pddnet.label_moments import LabelMoments, MomentReader, probability_writer
 from pddnet.message_passing import accumulator
 from pddnet.regularisation import RegularisationWeights
@@ -33,29 +34,38 @@ def displacement_from_features(
     """What each control point's displacement is expected to be, its variance and the entropy of its labels.
 
     The same as `dissimilarity_volume`, `regularise` and `expected_displacement`, `displacement_covariance_diagonal`
-    and `entropy` one after the other, in two volumes of storage. Points and labels on the CPU spare a GPU the wait.
+    and `entropy` one after the other, in the memory of some 13 planes of control points. Points and labels on the CPU
+    spare a GPU the wait.
 
     Args:
         fixed_features, moving_features: (1, C, D, H, W); the two may differ in D, H, W.
         points: (Kd, Kh, Kw, 3), normalised (x, y, z).
         labels: (Ld, Lh, Lw, 3), normalised (x, y, z).
         weights: the six scalars.
-        storage_dtype: type of the two volumes, the features' by default; sums are in float32 at least.
+        storage_dtype: type of what is kept of the planes, the features' by default; sums are in float32 at least.
         on_stage: told the name and the seconds of each stage that is over.
         between_chunks: called between pieces of work; what it raises ends the computation.
 
     Raises:
         InputError: features that are not two volumes of one batch, type and number of channels.
     """
+    check_search(fixed_features, moving_features, points, labels, reduction)
+    order = AxisOrder.longest_first(
+        moving_features.shape[2:]
+    )  # interpolation goes through whole lines of the last
+    features = order.features(fixed_features), order.features(moving_features)
     found, _ = _search(
-        (fixed_features, moving_features, points, labels),
+        (*features, order.vectors(points), order.vectors(labels)),
         weights,
         reduction,
         storage_dtype,
         on_stage=on_stage,
         between_chunks=between_chunks,
     )
-    return found
+    back = order.back
+    return LabelMoments(
+        back.vectors(found.displacement), back.vectors(found.variance), back.grid(found.entropy)
+    )
 
 
 @torch.no_grad()
