@@ -1,31 +1,28 @@
-"""Register the real scans under ../shared/data and write the Dice of every label to docs/results.md.
+"""Register the real scans under ../shared/data and write Dice, regularity and time to docs/results.md.
 
-    python Testing/results/real_scans.py [--data ../shared/data] [--weights FILE] [--out docs/results.md]
+    python Testing/results/real_scans.py [--data ../shared/data] [--weights FILE]
 
 "Before" is the overlap after putting the centres of the two fields of view onto each other.
 """
 
 from __future__ import annotations
 
-import argparse
 import json
-import os
-import platform
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
+from report import machine, parser_of, table, write_section
 
 import pddnet
+from pddnet.config import available_presets
 from pddnet.interop.simpleitk import read_label_map, read_volume
 from pddnet.metrics import dice, field_quality
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, resample
 
-ROOT = Path(__file__).resolve().parents[2]
-HIPPOCAMPUS_PAIRS = 10
+HIPPOCAMPUS_PAIRS = 20
 SEED = 2019
 
 
@@ -114,107 +111,89 @@ def hippocampus(folder: Path) -> Iterator[tuple[Subject, Subject]]:
 
 def summary_table(outcomes: list[Outcome]) -> list[str]:
     """A row for each registration."""
-    rows = [
-        "| preset | moving | fixed | Dice before | after | folding % | std(Jac) | s | peak MB | started from |",
-        "|---|---|---|---|---|---|---|---|---|---|",
+    head = [
+        "preset",
+        "moving",
+        "fixed",
+        "Dice before",
+        "after",
+        "folding %",
+        "std(Jac)",
+        "s",
+        "peak MB",
+        "started from",
     ]
-    rows += [
-        f"| {o.preset} | {o.moving} | {o.fixed} | {o.mean_before:.3f} | {o.mean_after:.3f} | {o.folding_percent:.4f} "
-        f"| {o.jacobian_std:.2f} | {o.seconds:.1f} | {o.peak_memory_mb:.0f} | {o.start} |"
-        for o in outcomes
-    ]
-    return rows
+    rows = []
+    for o in outcomes:
+        numbers = (
+            f"{o.mean_before:.3f}",
+            f"{o.mean_after:.3f}",
+            f"{o.folding_percent:.4f}",
+            f"{o.jacobian_std:.2f}",
+        )
+        cost = (f"{o.seconds:.1f}", f"{o.peak_memory_mb:.0f}")
+        rows.append([o.preset, o.moving, o.fixed, *numbers, *cost, o.start])
+    return table(head, rows)
 
 
 def label_table(outcomes: list[Outcome], names: dict[int, str]) -> list[str]:
-    """A row for each label, a before and after for each registration."""
-    heads = [f"{o.preset}: {o.moving} onto {o.fixed}" for o in outcomes]
-    rows = ["| label | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    """A row for each label: before, then after by each preset, both ways."""
+    presets = list(dict.fromkeys(o.preset for o in outcomes))
+    rows = []
     for label in sorted(set().union(*(o.after for o in outcomes))):
-        cells = [
-            f"{o.before[label]:.2f} → {o.after[label]:.2f}" if label in o.after else "" for o in outcomes
-        ]
-        rows.append(f"| {names.get(label, str(label))} | " + " | ".join(cells) + " |")
-    return rows
+        first = [o for o in outcomes if o.preset == presets[0]]
+        cells = [" / ".join(f"{o.before[label]:.2f}" for o in first)]
+        for preset in presets:
+            cells.append(" / ".join(f"{o.after[label]:.2f}" for o in outcomes if o.preset == preset))
+        rows.append([names.get(label, str(label)), *cells])
+    return table(["label", "before", *presets], rows)
 
 
-def mean_row(outcomes: list[Outcome]) -> str:
+def mean_row(preset: str, outcomes: list[Outcome]) -> str:
     """One sentence over several registrations."""
     after = [o.mean_after for o in outcomes]
     return (
-        f"Mean over {len(outcomes)} pairs: {np.mean([o.mean_before for o in outcomes]):.3f} before, "
-        f"**{np.mean(after):.3f}** after (lowest {min(after):.3f}), "
-        f"{np.mean([o.seconds for o in outcomes]):.1f} s each."
+        f"* `{preset}`, mean over {len(outcomes)} pairs: {np.mean([o.mean_before for o in outcomes]):.3f} before, "
+        f"**{np.mean(after):.3f}** after (lowest {min(after):.3f}, highest {max(after):.3f}), std(Jac) "
+        f"{np.mean([o.jacobian_std for o in outcomes]):.2f}, {np.mean([o.seconds for o in outcomes]):.1f} s each."
     )
+
+
+def labelled(
+    folder: Path, name: str, pattern: str, kinds: tuple[str, str], names: dict[int, str]
+) -> list[Subject]:
+    """Subjects a and b of a folder."""
+    return [
+        subject(f"{name}-{s}", *(folder / pattern.format(subject=s, kind=kind) for kind in kinds), names)
+        for s in "ab"
+    ]
 
 
 def main() -> None:
-    """Run everything and write the report."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
+    """Run everything and write the sections."""
+    parser = parser_of(__doc__ or "")
     parser.add_argument("--weights", type=Path, help="published mind2 weights, for the pdd-net-2019 rows")
-    parser.add_argument("--out", type=Path, default=ROOT / "docs" / "results.md")
     arguments = parser.parse_args()
-    data = arguments.data
-    organs = {
-        int(key): name for key, name in json.loads((data / "abdomen-ct" / "organs.json").read_text()).items()
-    }
-    a, b = (
-        subject(
-            f"patient-{p}",
-            *(data / "abdomen-ct" / f"patient-{p}-{kind}.nii.gz" for kind in ("ct", "organs")),
-            organs,
-        )
-        for p in "ab"
+    data, out = arguments.data, arguments.out
+    names = json.loads((data / "abdomen-ct" / "organs.json").read_text())
+    organs = {int(key): name for key, name in names.items()}
+    a, b = labelled(
+        data / "abdomen-ct", "patient", "patient-{subject}-{kind}.nii.gz", ("ct", "organs"), organs
     )
     abdomen = [o for preset in ("abdomen-ct", "fast", "generic") for o in both_ways(a, b, preset)]
     if arguments.weights:
         abdomen += both_ways(a, b, "pdd-net-2019", arguments.weights)
-    one, two = (
-        subject(
-            f"subject-{s}", *(data / "brain-mr" / f"subject-{s}-{kind}.nii.gz" for kind in ("t1", "aseg"))
-        )
-        for s in "ab"
-    )
+    made = f"{machine()}."
+    write_section(out, "abdomen", [made, "", *summary_table(abdomen), "", *label_table(abdomen, organs)])
+    one, two = labelled(data / "brain-mr", "subject", "subject-{subject}-{kind}.nii.gz", ("t1", "aseg"), {})
     brain = [o for preset in ("brain-mr", "generic") for o in both_ways(one, two, preset)]
-    small = [run(fixed, moving, "generic") for fixed, moving in hippocampus(data / "hippocampus-mr")]
-    lines = [
-        "# Results on real scans",
-        "",
-        "Made by `python Testing/results/real_scans.py --weights FILE` (the weights only for the pdd-net-2019 rows), "
-        f"pddnet {pddnet.__version__}, torch {torch.__version__}, {os.cpu_count()} cores, {platform.system()}. "
-        "*Before* is the overlap with the centres of both fields of view put onto each other. Times vary with what "
-        "else the machine does; *peak MB* is the most the process held so far. "
-        "The two abdomens were looked at "
-        "while the engine was made, and choices such as the weights at the edge of a scan were compared on them: these "
-        "are not held-out numbers.",
-        "",
-        "## Abdominal CT, two patients, 16 organs (model-made labels)",
-        "",
-        *summary_table(abdomen),
-        "",
-        *label_table(abdomen, organs),
-        "",
-        "## Brain T1 MR, two subjects, FreeSurfer aseg labels both have",
-        "",
-        *summary_table(brain),
-        "",
-        *label_table(brain, {}),
-        "",
-        f"## Hippocampus MR, {HIPPOCAMPUS_PAIRS} random pairs, preset `generic`",
-        "",
-        mean_row(small),
-        "",
-        *summary_table(small),
-        "",
-        *label_table(small, {1: "anterior", 2: "posterior"}),
-        "",
-    ]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text("\n".join(lines), encoding="utf-8")
-    print(f"written to {arguments.out}")
+    write_section(out, "brain", [made, "", *summary_table(brain)])
+    chosen = [p for p in ("small-structure", "generic") if p in available_presets()]
+    pairs = list(hippocampus(data / "hippocampus-mr"))
+    small = [[run(fixed, moving, preset) for fixed, moving in pairs] for preset in chosen]
+    write_section(
+        out, "hippocampus", [made, "", *(mean_row(p, o) for p, o in zip(chosen, small, strict=True))]
+    )
 
 
 if __name__ == "__main__":
