@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -157,12 +158,13 @@ class FieldQuality:
         Raises:
             InputError: the mask lies on another grid or is empty.
         """
-        values = _inside(determinant, mask)
-        logarithm = values.clamp(_SMALLEST_DETERMINANT, _LARGEST_DETERMINANT).log_()
+        values = _inside(determinant, mask).flatten()
+        parts = torch.split(values, SLAB_POINTS)
+        limits = _SMALLEST_DETERMINANT, _LARGEST_DETERMINANT
         return cls(
-            folding_fraction=int((values <= 0).sum()) / values.numel(),
-            jacobian_std=_standard_deviation(values),
-            log_jacobian_std=_standard_deviation(logarithm),
+            folding_fraction=sum(int((part <= 0).sum()) for part in parts) / len(values),
+            jacobian_std=_standard_deviation(part.double() for part in parts),
+            log_jacobian_std=_standard_deviation(part.double().clamp_(*limits).log_() for part in parts),
             smallest_determinant=float(values.min()),
         )
 
@@ -224,14 +226,11 @@ def _determinant_of_identity_plus(x: torch.Tensor, y: torch.Tensor, z: torch.Ten
     return minors[0].mul_(x[0]).addcmul_(minors[1], x[1]).addcmul_(minors[2], x[2])
 
 
-def _standard_deviation(values: torch.Tensor) -> float:
-    """Of all values, in float64, which is not needed for all of them at once."""
-    parts = [
-        (len(part), *torch.var_mean(part.double(), correction=0))
-        for part in torch.split(values.flatten(), SLAB_POINTS)
-    ]
+def _standard_deviation(parts: Iterable[torch.Tensor]) -> float:
+    """Of the values of all parts."""
+    moments = [(len(part), *torch.var_mean(part, correction=0)) for part in parts]
     counts, variances, means = (
-        torch.tensor(column, dtype=torch.float64) for column in zip(*parts, strict=True)
+        torch.tensor(column, dtype=torch.float64) for column in zip(*moments, strict=True)
     )
     mean = (counts * means).sum() / counts.sum()
     return float(((counts * (variances + (means - mean).square())).sum() / counts.sum()).sqrt())

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 Report = dict[str, Any]
 Written = TypeVar("Written")
 _REPORT = "report.json"
+_LARGE_VOXELS = 1 << 26
 
 
 def write_result(
@@ -69,7 +70,10 @@ def write_result(
             raise RegistrationCancelled("cancelled while writing; nothing was written")
 
     field = replace(result.displacement, fixed_geometry=fixed.geometry)
-    with replacing_folder(out, _files_of_earlier_report(out)) as folder, _Writer(folder) as writer:
+    with (
+        replacing_folder(out, _files_of_earlier_report(out)) as folder,
+        _Writer(folder, fixed.data.numel()) as writer,
+    ):
         writer.transform("transform", field)
         report = _report(result, fixed, moving, inputs or {})
         for name, image in _images(result, fixed, moving, labels or {}):
@@ -77,6 +81,7 @@ def write_result(
             writer.image(name, image)
             if name == "jacobian" and isinstance(image, Volume):
                 report |= _field_quality(image)
+            del image  # before the next one is made
         if inverse:
             report["inverse_residual_mm"] = _write_inverse(writer, field, moving.geometry, check)
         writer.finish()
@@ -116,10 +121,14 @@ def _images(
 
 
 class _Writer:
-    """Writes one file in the background while the next one's content is made; used as a context."""
+    """Writes one file in the background while the next one's content is made; used as a context.
 
-    def __init__(self, folder: Path) -> None:
+    Large images, of which memory may not hold two, are waited for.
+    """
+
+    def __init__(self, folder: Path, voxels: int) -> None:
         self._folder = folder
+        self._wait = voxels > _LARGE_VOXELS
         self._thread = ThreadPoolExecutor(1)
         self._writing: Future[None] | None = None
 
@@ -149,6 +158,8 @@ class _Writer:
     def _start(self, write: Callable[[Path, Written], None], path: Path, content: Written) -> None:
         self.finish()  # no more than one at a time: each of them holds an image
         self._writing = self._thread.submit(write, path, content)
+        if self._wait:
+            self.finish()
 
 
 def _write_inverse(

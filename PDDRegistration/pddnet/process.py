@@ -14,7 +14,10 @@ from typing import NoReturn
 
 _NICENESS = 5  # of 19; an idle machine gives all its time all the same
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of malloc.h
-_MMAP_THRESHOLDS = (1 << 30, 1 << 25)  # bytes; older versions take no more than the second
+_MMAP_THRESHOLDS = (
+    1 << 28,
+    1 << 25,
+)  # bytes, beyond which memory goes back; older versions take the second at most
 _NEVER = 2**31 - 1
 _PACKAGES = ("torch", "numpy", "SimpleITK")
 
@@ -30,8 +33,8 @@ def let_waiting_threads_sleep() -> None:
 def keep_freed_memory() -> None:
     """Let this process reuse the memory of large arrays that it has freed, instead of asking for fresh pages.
 
-    A fresh page costs the kernel more time than most computations on it. Freed memory goes back to the system when the
-    process ends. glibc alone can be asked; elsewhere nothing happens.
+    A fresh page costs the kernel more time than most computations on it. Arrays of up to 256 MB stay with the process
+    until it ends; larger ones go back at once. glibc alone can be asked; elsewhere nothing happens.
     """
     if not sys.platform.startswith("linux"):
         return

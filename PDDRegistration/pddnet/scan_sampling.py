@@ -175,13 +175,21 @@ def _moved(window: _Window, by: Sequence[int]) -> _Window:
 
 def _block_mean(values: torch.Tensor, factors: tuple[int, ...]) -> torch.Tensor:
     """Mean over blocks of `factors` (x, y, z) voxels of (D, H, W); those cut by the border over what there is."""
-    blocks = factors[::-1]
+    if max(factors) == 1:
+        return values
+    deep = factors[2]
+    shape = tuple(-(-n // block) for n, block in zip(values.shape, factors[::-1], strict=True))
+    out = values.new_empty(shape)
+    for rows in plane_slabs((shape[0], values.shape[1], values.shape[2])):
+        out[rows] = _mean_of_planes(values[rows.start * deep : rows.stop * deep], factors[::-1])
+    return out
+
+
+def _mean_of_planes(values: torch.Tensor, blocks: tuple[int, ...]) -> torch.Tensor:
     odd = [(-n) % block for n, block in zip(values.shape, blocks, strict=True)]
-    if not any(odd):
-        return block_mean(values, blocks)
     padding = [n for missing in reversed(odd) for n in (0, missing)]
-    padded = block_mean(F.pad(values, padding), blocks)
+    mean = block_mean(F.pad(values, padding) if any(odd) else values, blocks)
     for axis, (missing, block) in enumerate(zip(odd, blocks, strict=True)):
         if missing:
-            padded.select(axis, -1).mul_(block / (block - missing))
-    return padded
+            mean.select(axis, -1).mul_(block / (block - missing))
+    return mean

@@ -99,9 +99,10 @@ def label_map_from_sitk(image: sitk.Image, names: Mapping[int, str] | None = Non
     """A scalar 3-D `SimpleITK.Image` of whole numbers as a label map; raises as `read_label_map`."""
     check_scalar_3d(image, "the image")
     values = sitk.GetArrayViewFromImage(image)
-    if np.abs(values).max(initial=0) > _LARGEST_LABEL:
+    largest = max(values.max(), -float(values.min()))
+    if largest > _LARGEST_LABEL:
         raise InputError(
-            f"the label map holds {values.max():.0f}; labels go up to {_LARGEST_LABEL}: renumber them"
+            f"the label map holds {largest:.0f}; labels go up to {_LARGEST_LABEL}: renumber them"
         )
     kind = np.float64 if values.dtype.kind == "f" else np.int32
     return LabelMap(torch.from_numpy(values.astype(kind)), _geometry(image), names or {})
