@@ -114,10 +114,13 @@ def min_convolution_gradient(
 
 def _extended_minimum(values: torch.Tensor, axis: int) -> torch.Tensor:
     """What `LabelFilter` computes in place along one axis, as operations that have gradients."""
-    first, last = values.narrow(axis, 0, 1), values.narrow(axis, values.shape[axis] - 1, 1)
-    repeated = torch.cat((first, values, last), axis)
-    pairs = torch.minimum(*_neighbours(repeated, axis))  # (size + 1)
-    return torch.cat((first, torch.minimum(*_neighbours(pairs, axis)), last), axis)
+    size = values.shape[axis]
+    first, last = values.narrow(axis, 0, 1), values.narrow(axis, size - 1, 1)
+    if size == 1:
+        return torch.cat((first, first, first), axis)
+    pairs = torch.minimum(*_neighbours(values, axis))
+    ends = (first, pairs.narrow(axis, 0, 1), pairs.narrow(axis, size - 2, 1), last)
+    return torch.cat((*ends[:2], torch.minimum(*_neighbours(pairs, axis)), *ends[2:]), axis)
 
 
 def _neighbours(values: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -38,3 +38,16 @@ def test_the_gradient_is_that_of_small_changes(shape: tuple[int, int, int]) -> N
     gradient = min_convolution_gradient(cost, arriving, label_filters(shape, like))
     difference = ((filtered(cost + change) - filtered(cost - change)) * arriving).sum() / 2
     torch.testing.assert_close((gradient * change).sum(), difference, rtol=1e-6, atol=1e-15)
+
+
+def test_labels_that_tie_share_the_gradient_equally() -> None:
+    cost = torch.zeros(2, 1, 1, 1, dtype=torch.float64)
+    gradient = min_convolution_gradient(cost, torch.ones_like(cost), label_filters((2, 1, 1), cost))
+    torch.testing.assert_close(gradient, torch.ones_like(cost))
+    arriving = torch.tensor([1.0, 0.0], dtype=torch.float64).view(2, 1, 1, 1)
+    filters = label_filters((2, 1, 1), cost)
+    # the minima are c0, min(c0, c1), min(c0, c1), c1
+    taps = filters[0][0]
+    first = taps[0] + (taps[1] + taps[2]) / 2
+    found = min_convolution_gradient(cost, arriving, filters).flatten()
+    torch.testing.assert_close(found, torch.stack((first, 1 - first)))
