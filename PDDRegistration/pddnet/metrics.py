@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import torch
@@ -108,7 +108,11 @@ def target_registration_error(
     return error.square().sum(-1).sqrt()
 
 
-def jacobian_determinant(field: DisplacementField, onto: ImageGeometry | None = None) -> Volume:
+def jacobian_determinant(
+    field: DisplacementField,
+    onto: ImageGeometry | None = None,
+    between_slabs: Callable[[], None] = lambda: None,
+) -> Volume:
     """det(I + grad u) of the transform x + u(x): 1 keeps the volume, 0 or less folds space.
 
     The field is sampled on `onto`, by default the grid `field.warp` resamples onto, and differentiated there
@@ -125,6 +129,7 @@ def jacobian_determinant(field: DisplacementField, onto: ImageGeometry | None = 
             determinant[rows] = determinants(_gradient(field, geometry, rows) + torch.eye(3))
         else:
             determinant[rows] = _determinant_of_identity_plus(*separable.planes_of_slopes(steps, rows))
+        between_slabs()
     return Volume(determinant, geometry)
 
 

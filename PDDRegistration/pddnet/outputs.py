@@ -55,7 +55,7 @@ def write_result(
             several become `warped-<name>.nii.gz`.
         inverse: whether to write the inverse transform too.
         inputs: files the report names, with their SHA-256.
-        cancelled: asked between files.
+        cancelled: asked between files and while their content is made.
 
     Returns:
         What `report.json` holds.
@@ -76,7 +76,7 @@ def write_result(
     ):
         writer.transform("transform", field)
         report = _report(result, fixed, moving, inputs or {})
-        for name, image in _images(result, fixed, moving, labels or {}):
+        for name, image in _images(result, fixed, moving, labels or {}, check):
             check()
             writer.image(name, image)
             if name == "jacobian" and isinstance(image, Volume):
@@ -109,15 +109,19 @@ def versions() -> dict[str, str]:
 
 
 def _images(
-    result: RegistrationResult, fixed: Volume, moving: Volume, labels: Mapping[str, LabelMap]
+    result: RegistrationResult,
+    fixed: Volume,
+    moving: Volume,
+    labels: Mapping[str, LabelMap],
+    check: Callable[[], None],
 ) -> Iterator[tuple[str, Volume | LabelMap]]:
     field, grid = result.displacement, fixed.geometry
-    yield "warped", field.warp(moving, grid)
+    yield "warped", field.warp(moving, grid, check)
     for name, file_name in warped_names(labels).items():
-        yield file_name, field.warp(labels[name], grid)
-    yield "uncertainty", sampled_on(result.uncertainty.std_mm, grid)
-    yield "entropy", sampled_on(result.uncertainty.entropy, grid)
-    yield "jacobian", jacobian_determinant(field, grid)
+        yield file_name, field.warp(labels[name], grid, check)
+    yield "uncertainty", sampled_on(result.uncertainty.std_mm, grid, check)
+    yield "entropy", sampled_on(result.uncertainty.entropy, grid, check)
+    yield "jacobian", jacobian_determinant(field, grid, check)
 
 
 class _Writer:

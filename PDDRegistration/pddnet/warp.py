@@ -5,7 +5,7 @@ Every transform here takes a point of the fixed scan to the corresponding point 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar, runtime_checkable
@@ -196,22 +196,32 @@ class DisplacementField:
         """This transform first, `then` after it, sampled on this field's grid."""
         return DisplacementField.sampled(Sequential((self, then)), self.geometry, self.fixed_geometry)
 
-    def warp(self, moving: ImageT, onto: ImageGeometry | None = None) -> ImageT:
+    def warp(
+        self,
+        moving: ImageT,
+        onto: ImageGeometry | None = None,
+        between_slabs: Callable[[], None] = lambda: None,
+    ) -> ImageT:
         """The moving image seen from the fixed scan; see `resample`."""
-        return resample(moving, onto or self.fixed_geometry or self.geometry, self)
+        return resample(moving, onto or self.fixed_geometry or self.geometry, self, between_slabs)
 
     def _sample(self, channels: torch.Tensor, points_lps: torch.Tensor) -> torch.Tensor:
         index = transform_points_torch(self.geometry.matrix(Frame.LPS, Frame.INDEX), points_lps)
         return sample_linear(channels, index)
 
 
-def resample(moving: ImageT, onto: ImageGeometry, transform: SpatialTransform) -> ImageT:
+def resample(
+    moving: ImageT,
+    onto: ImageGeometry,
+    transform: SpatialTransform,
+    between_slabs: Callable[[], None] = lambda: None,
+) -> ImageT:
     """Resample `moving` through `transform` onto the grid `onto`.
 
     Intensities are interpolated trilinearly, labels take the nearest voxel. Outside the moving scan the result is
     `moving.fill_value` for intensities and 0 for labels; a voxel reaches half a spacing beyond its centre, as in ITK.
     Affine transforms, and displacement fields whose axes run along those of `onto`, are followed in float32: right to
-    1e-4 of a voxel.
+    1e-4 of a voxel. `between_slabs` is called between pieces of work, where a caller may stop.
     """
     data = moving.data.cpu()
     out = torch.empty(onto.shape, dtype=data.dtype)
@@ -221,19 +231,24 @@ def resample(moving: ImageT, onto: ImageGeometry, transform: SpatialTransform) -
         outside = within(index, data.shape).logical_not_()
         out[rows] = sample(data, index)
         out[rows].masked_fill_(outside, fill)
+        between_slabs()
     return replace(moving, data=out, geometry=onto)
 
 
-def sampled_on(volume: Volume, grid: ImageGeometry) -> Volume:
+def sampled_on(
+    volume: Volume, grid: ImageGeometry, between_slabs: Callable[[], None] = lambda: None
+) -> Volume:
     """A volume of finite values on another grid of its space, linearly, its border held outside."""
     values = torch.empty(grid.shape)
     separable = Separable.between(volume.geometry, grid)
     if separable is not None:
         for rows in plane_slabs(grid.shape):
             values[rows] = separable.planes(volume.data[None], rows)[0]
+            between_slabs()
         return Volume(values, grid)
     for rows, index in _indices(volume.geometry, grid, AffineTransform.identity()):
         values[rows] = _linear_at(volume.data, index)
+        between_slabs()
     return Volume(values, grid)
 
 

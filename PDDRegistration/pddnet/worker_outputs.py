@@ -53,7 +53,7 @@ class Outputs:
             segmentations = [self._warped(item, displacement) for item in inputs.segmentations]
         with reporter.stage("jacobian", "local changes of volume and uncertainty"):
             determinant = inputs.frames.jacobian(displacement, fixed)
-            uncertainty = sampled_on(self.found.uncertainty.std_mm, fixed)
+            uncertainty = sampled_on(self.found.uncertainty.std_mm, fixed, reporter.tick)
         with reporter.stage("inverse", "inverting the transform"):
             inverse, residual = self._inverse(displacement, with_inverse)
         with reporter.stage("quality", "measuring the quality"):
@@ -93,7 +93,7 @@ class Outputs:
 
     def _warped_scan(self, displacement: DisplacementField) -> Volume:
         through = self._through(displacement, self.inputs.frames.world_to_moving)
-        return resample(self.inputs.moving, self.inputs.fixed.geometry, through)
+        return resample(self.inputs.moving, self.inputs.fixed.geometry, through, self.reporter.tick)
 
     def _warped(
         self, segmentation: LoadedSegmentation, displacement: DisplacementField | None
@@ -101,8 +101,8 @@ class Outputs:
         through = self._through(displacement, segmentation.from_world)
         layers = []
         for layer in segmentation.layers:
-            layers.append(resample(layer.labels, self.inputs.fixed.geometry, through))
-            self.reporter.tick()
+            grid, tick = self.inputs.fixed.geometry, self.reporter.tick
+            layers.append(resample(layer.labels, grid, through, tick))
         return layers
 
     def _inverse(

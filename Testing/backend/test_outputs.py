@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -23,7 +24,7 @@ from backend.awkward import (
     random_field,
     random_geometry,
 )
-from pddnet import metrics, outputs
+from pddnet import metrics, outputs, warp
 from pddnet.errors import InputError, RegistrationCancelled
 from pddnet.geometry import ImageGeometry
 from pddnet.interop import simpleitk as interop
@@ -315,3 +316,46 @@ def test_what_others_put_into_a_new_parent_stays_and_the_failure_is_told(
     with pytest.raises(type(failure)):
         fail()
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["other"]
+
+
+def test_stopping_need_not_wait_for_a_whole_image(
+    case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slabs: list[slice] = []
+
+    def one_plane_each(shape: tuple[int, int, int]) -> Iterator[slice]:
+        for k in range(shape[0]):
+            slabs.append(slice(k, k + 1))
+            yield slabs[-1]
+
+    monkeypatch.setattr(warp, "plane_slabs", one_plane_each)
+    with pytest.raises(RegistrationCancelled):
+        case.write(tmp_path / "out", cancelled=lambda: len(slabs) == 3)
+    assert len(slabs) == 3
+    assert names(tmp_path) == set()
+
+
+@pytest.mark.parametrize("large", [False, True])
+def test_of_large_images_one_is_written_before_the_next_is_made(
+    large: bool, case: Case, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    happened: list[str] = []
+    making, write, make = threading.Event(), interop.write_volume, outputs.sampled_on
+
+    def slowly(path: Path, volume: Volume) -> None:
+        if not large and path.name == "warped.nii.gz":
+            assert making.wait(30)  # for ever if nothing were made meanwhile
+        write(path, volume)
+        happened.append(path.name)
+
+    def made(*given: object) -> Volume:
+        making.set()
+        happened.append("made")
+        return make(*given)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(outputs, "_LARGE_VOXELS", 0 if large else 10**9)
+    monkeypatch.setattr(interop, "write_volume", slowly)
+    monkeypatch.setattr(outputs, "sampled_on", made)
+    case.write(tmp_path / "out")
+    assert happened.index("warped.nii.gz") == (0 if large else 1)
+    assert names(tmp_path / "out") == ALWAYS
