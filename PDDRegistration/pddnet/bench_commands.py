@@ -80,8 +80,8 @@ def _layers_text(report: Mapping[str, Any]) -> str:
             f"memory {limits['copy_gb_s']:.1f} GB/s copied, {limits['in_place_gb_s']:.1f} GB/s in place; "
             f"matrix products {limits['gemm_gflop_s']:.0f} GFLOP/s; "
             f"minima in the cache {limits['elementwise_gop_s']:.1f} Gop/s",
-            f"at least {report['least_bytes'] / 1e9:.2f} GB and {report['least_flops'] / 1e9:.2f} GFLOP: "
-            f"{report['least_seconds']:.3f} s, of which {report['fraction_of_limit']:.1%} are reached",
+            f"at least {report['least_bytes'] / 1e9:.3f} GB and {report['least_flops'] / 1e9:.2f} GFLOP: "
+            f"{report['least_seconds']:.3f} s, {report['fraction_of_limit']:.1%} of the time taken",
             _machine_line(report["machine"]),
         ]
     )

@@ -34,6 +34,7 @@ from pddnet.benchmarks.machine import machine_facts
 from pddnet.benchmarks.registering import PairFiles, write_pair
 from pddnet.cli import CANCELLED, OK
 from pddnet.strict_json import to_json
+from pddnet.terminal import Interruption
 
 Report = dict[str, Any]
 ROOT = Path(__file__).resolve().parents[2]
@@ -171,7 +172,7 @@ def main(arguments: list[str] | None = None) -> int:
     earlier = asked.out / "benchmarks.json"
     sections = json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else {}
     try:
-        with tempfile.TemporaryDirectory(prefix="pddnet-bench-") as folder:
+        with Interruption(immediate=True), tempfile.TemporaryDirectory(prefix="pddnet-bench-") as folder:
             plan = QUICK if asked.quick else Plan()
             measured = measure(
                 plan, asked.only, Path(folder), lambda text: print(text, file=sys.stderr, flush=True)

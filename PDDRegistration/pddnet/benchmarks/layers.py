@@ -33,13 +33,14 @@ _COARSE_SHAPE = (
 )  # of the noise that is interpolated to features: they vary over some eight samples
 _OWN_NOISE = 0.3  # what the moving features have of their own
 _FLOAT_BYTES = 4
-_VOLUMES_HELD = 2  # the dissimilarities and what the regularisation makes of them
+_PLANES_HELD = 16  # of control points: dissimilarities, and those that the mean field of each round averages
 _BASE_MB = 500.0
 
 # Operations for each control point and label. A box filter applied twice is four additions along each of three axes,
 # the minimum of three neighbours two comparisons.
 _MEAN_FIELD, _MIN_CONVOLUTION = 3 * 4, 3 * 2 + 3 * 4
 _FIRST_COMBINATION, _SECOND_COMBINATION = 2, 4  # a * data + b; the same and a message
+_FOUND = 3 + 3 + 1  # numbers for each control point: expectation, variance, entropy
 _SOFTMAX, _MOMENTS, _ENTROPY = (
     3,
     3 * 4,
@@ -115,22 +116,25 @@ def run_layers(problem: LayerProblem, fixed: torch.Tensor, moving: torch.Tensor)
     return LayerRun(now(fixed.device) - began, stages, found.displacement)
 
 
-def least_work(problem: LayerProblem) -> dict[str, Work]:
-    """What each stage has to do, if it reads what it needs and writes what it finds once, in float32.
+def least_work(problem: LayerProblem) -> Work:
+    """What the layers have to do if all between features and moments stays in the caches.
 
-    Squared differences are a product of matrices, 2 operations for each channel. Features are small beside a volume.
-    Min-convolution works on all labels of a point, mean field on all points of a label, so there is a pass for each;
-    softmax and expectation belong to the last one.
+    Read are the features, written is what is found of each control point: expectation, variance, entropy. Squared
+    differences are a product of matrices, 2 operations for each channel.
     """
-    volume, n = float(_FLOAT_BYTES * problem.entries), problem.entries
-    last = _MEAN_FIELD + _SOFTMAX + _MOMENTS + _ENTROPY
-    return {
-        "dissimilarity": Work(volume, n * 2 * problem.channels),
-        "min-convolution 1": Work(2 * volume, n * (_FIRST_COMBINATION + _MIN_CONVOLUTION)),
-        "mean field 1": Work(2 * volume, n * _MEAN_FIELD),
-        "min-convolution 2": Work(3 * volume, n * (_SECOND_COMBINATION + _MIN_CONVOLUTION)),
-        "mean field 2, softmax and expectation": Work(volume, n * last),
-    }
+    numbers = 2 * problem.channels * math.prod(FEATURE_SHAPE) + _FOUND * problem.control_points**3
+    rounds = _FIRST_COMBINATION + _SECOND_COMBINATION + 2 * (_MIN_CONVOLUTION + _MEAN_FIELD)
+    operations = 2 * problem.channels + rounds + _SOFTMAX + _MOMENTS + _ENTROPY
+    return Work(float(_FLOAT_BYTES * numbers), float(operations * problem.entries))
+
+
+def pass_bytes(problem: LayerProblem) -> float:
+    """What goes through memory where each pass reads and writes 6-D volumes of float32.
+
+    Written: dissimilarities. Twice min-convolution and mean field: read and written; the second min-convolution reads
+    the dissimilarities again, softmax and expectation need no pass of their own after the last mean field.
+    """
+    return float(9 * _FLOAT_BYTES * problem.entries)
 
 
 def peak_mb(device: torch.device) -> float:
@@ -146,7 +150,7 @@ def check_memory(problem: LayerProblem, device: torch.device) -> None:
     Raises:
         InsufficientMemoryError: the device has too little free memory.
     """
-    needed = _BASE_MB + _VOLUMES_HELD * _FLOAT_BYTES * problem.entries / 1e6
+    needed = _BASE_MB + _PLANES_HELD * _FLOAT_BYTES * problem.entries / problem.control_points / 1e6
     free = torch.cuda.mem_get_info(device)[0] / 1e6 if device.type == "cuda" else available_memory_mb()
     if needed > free:
         raise InsufficientMemoryError(
@@ -163,8 +167,8 @@ def layer_report(
     `peak` is the memory of one run: the allocator may put those that follow elsewhere.
     """
     median = sorted(runs, key=lambda run: run.seconds)[(len(runs) - 1) // 2]
-    work = least_work(problem).values()
-    least = math.fsum(limits.least_seconds(stage) for stage in work)
+    work = least_work(problem)
+    least = limits.least_seconds(work)
     return {
         "control_points": problem.control_points,
         "labels": problem.labels,
@@ -174,8 +178,9 @@ def layer_report(
         "peak_mb": peak,
         "volume_mb": _FLOAT_BYTES * problem.entries / 1e6,
         "all_seconds": [run.seconds for run in runs],
-        "least_bytes": math.fsum(stage.bytes for stage in work),
-        "least_flops": math.fsum(stage.flops for stage in work),
+        "least_bytes": work.bytes,
+        "least_flops": work.flops,
+        "pass_bytes": pass_bytes(problem),
         "least_seconds": least,
         "fraction_of_limit": least / median.seconds,
         "limits": asdict(limits),
