@@ -30,10 +30,13 @@ def share_out(
         between_chunks()
     numbers = iter(range(count))  # whichever thread is free takes the next
     failures: list[BaseException] = []
+    inference = (
+        torch.is_inference_mode_enabled()
+    )  # a mode of each thread, without which such tensors stay closed
 
     def work(thread: int, hook: Hook | None) -> None:
         try:
-            with torch.no_grad():
+            with torch.inference_mode(inference), torch.no_grad():
                 worker = make_worker(thread)
                 for number in numbers:
                     if failures:

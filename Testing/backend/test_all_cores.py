@@ -94,3 +94,20 @@ def test_the_hook_is_called_after_every_piece_of_the_calling_thread() -> None:
     share_out(5, lambda _: done.append, CPU, lambda: calls.append(len(done)))
     torch.set_num_threads(before)
     assert calls == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.usefixtures("threads")
+def test_tensors_of_inference_mode_can_be_written_from_every_thread() -> None:
+    together = threading.Barrier(torch.get_num_threads(), timeout=30)
+
+    def make_worker(_: int) -> Callable[[int], None]:
+        def work(number: int) -> None:
+            together.wait()
+            found[number] = number
+
+        return work
+
+    with torch.inference_mode():
+        found = torch.zeros(torch.get_num_threads())
+        share_out(len(found), make_worker, CPU)
+    assert found.tolist() == list(range(len(found)))
