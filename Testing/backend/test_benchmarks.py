@@ -401,12 +401,14 @@ def test_what_is_not_measured_again_stays_on_the_page(
     row = {"preset": "fast", "size": [9, 8, 7], "usual": one, "large": one, "time_ratio": 1.0}
     earlier = {"large": {"rows": [row], "usual_size": [3, 2, 1], "machine": facts}}
     (tmp_path / "benchmarks.json").write_text(json.dumps(earlier), encoding="utf-8")
-    monkeypatch.setattr(run, "measure", lambda *_: {})
+    new = {"rows": [], "size": [1, 2, 3], "spacing_mm": 2.0, "machine": facts}
+    monkeypatch.setattr(run, "measure", lambda *_: iter([("register", new)]))
     assert run.main(["--quick", "--out", str(tmp_path)]) == cli.OK
-    assert json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8")) == earlier
+    after = json.loads((tmp_path / "benchmarks.json").read_text(encoding="utf-8"))
+    assert after == earlier | {"register": new}
     text = (tmp_path / "benchmarks.md").read_text(encoding="utf-8")
     assert "| `fast` | 9x8x7 | 1.5 | 2.5 | 2000 | 3000 | 0.0000 |" in text
-    assert text == page(earlier)
+    assert text == page(after)
 
 
 def test_a_cancelled_make_bench_writes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

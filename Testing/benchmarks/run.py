@@ -12,7 +12,7 @@ import argparse
 import json
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,17 +81,17 @@ QUICK = Plan(
 )
 
 
-def measure(plan: Plan, names: list[str], folder: Path, tell: Callable[[str], None]) -> dict[str, Report]:
-    """The sections of these names; `folder` holds the scans meanwhile."""
+def measure(
+    plan: Plan, names: list[str], folder: Path, tell: Callable[[str], None]
+) -> Iterator[tuple[str, Report]]:
+    """The sections of these names, one after the other; `folder` holds the scans meanwhile."""
     files = PairFiles.in_folder(folder)
     if set(names) - {"layers"}:
         tell("making two synthetic patients")
         write_pair(folder, plan.size, plan.spacing_mm)
     machine = machine_facts(torch.device("cpu"))
-    sections = {}
     for name in names:
-        sections[name] = _SECTIONS[name](plan, files, folder, tell) | {"machine": machine}
-    return sections
+        yield name, _SECTIONS[name](plan, files, folder, tell) | {"machine": machine}
 
 
 def _layers(plan: Plan, _: PairFiles, __: Path, tell: Callable[[str], None]) -> Report:
@@ -145,19 +145,19 @@ def write_documents(sections: Report, out: Path) -> None:
 
 
 def summary(sections: Report) -> str:
-    """The ratios and times that matter most, a line each."""
+    """The ratios and times that matter most, a line for each."""
     lines = []
     for found in sections.get("layers", {"rows": []})["rows"]:
         lines.append(
             f"layers {found['ours']['control_points']}^3 x {found['ours']['labels']}^3: {found['time_ratio']:.1f} "
-            f"times as fast as the naive ones, {found['memory_ratio']:.1f} times less memory (medians)"
+            f"times as fast as the naive ones, {found['memory_ratio']:.1f} times less memory (medians)\n"
         )
     for found in sections.get("register", {"rows": []})["rows"]:
         lines.append(
             f"{found['preset']}: registration {found['seconds']:.1f} s, command {found['command_seconds']:.1f} s, "
-            f"{found['peak_mb']:.0f} MB, Dice {found['dice_before']:.3f} -> {found['dice_after']:.3f}"
+            f"{found['peak_mb']:.0f} MB, Dice {found['dice_before']:.3f} -> {found['dice_after']:.3f}\n"
         )
-    return "\n".join(lines)
+    return "".join(lines)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -171,18 +171,21 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     earlier = asked.out / "benchmarks.json"
     sections = json.loads(earlier.read_text(encoding="utf-8")) if earlier.exists() else {}
+    plan = QUICK if asked.quick else Plan()
     try:
         with Interruption(immediate=True), tempfile.TemporaryDirectory(prefix="pddnet-bench-") as folder:
-            plan = QUICK if asked.quick else Plan()
-            measured = measure(
-                plan, asked.only, Path(folder), lambda text: print(text, file=sys.stderr, flush=True)
-            )
+            for name, section in measure(plan, asked.only, Path(folder), _tell):
+                sections[name] = section
+                write_documents(sections, asked.out)
+                print(summary({name: section}), end="", flush=True)
     except KeyboardInterrupt:
-        print("cancelled; nothing was written", file=sys.stderr)
+        print("cancelled; what was measured before is written", file=sys.stderr)
         return CANCELLED
-    write_documents(sections | measured, asked.out)
-    print(summary(measured))
     return OK
+
+
+def _tell(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":
