@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch.utils.checkpoint import checkpoint
 
-from pddnet.correlation import lattice_axes, lattice_weights, sample_at
 from pddnet.errors import InputError
+from pddnet.interpolation import lattice_axes, lattice_weights, sample_at
 from pddnet.regularisation import diffusion
 
 __all__ = ["class_weights", "diffusion", "non_local_label_loss", "one_hot", "transfer_labels"]

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from pddnet.axis_order import AxisOrder
-from pddnet.correlation import sample_at
+from pddnet.interpolation import sample_at
 
 ORDERS = list(permutations(range(3)))
 

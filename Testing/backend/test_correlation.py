@@ -15,8 +15,6 @@ from pddnet.correlation import (
     control_points,
     displacement_labels,
     dissimilarity_volume,
-    interpolation_matrix,
-    sample_at,
 )
 
 counts = st.integers(1, 4)
@@ -195,15 +193,6 @@ def test_flattened_points_and_an_unknown_reduction_are_refused() -> None:
         dissimilarity_volume(f, f, points, labels.reshape(-1, 3))
     with pytest.raises(ValueError, match="reduction is 'max'"):
         dissimilarity_volume(f, f, points, labels, reduction="max")  # type: ignore[arg-type]
-
-
-@given(st.integers(1, 6), st.lists(st.floats(-2, 2), min_size=1, max_size=5))
-def test_an_interpolation_matrix_does_what_sampling_does(size: int, positions: list[float]) -> None:
-    values = torch.randn(size, dtype=torch.float64)
-    places = torch.tensor(positions, dtype=torch.float64)
-    xyz = torch.stack((places, torch.zeros_like(places), torch.zeros_like(places)), -1)[None, None]
-    sampled = sample_at(values[None, None, None, None], xyz)[0, 0, 0]
-    torch.testing.assert_close(interpolation_matrix(places, size) @ values, sampled, rtol=0, atol=1e-12)
 
 
 @cuda

@@ -10,7 +10,8 @@ from hypothesis import settings as examples
 from hypothesis import strategies as st
 
 from backend.oracles import layers
-from pddnet.correlation import control_points, displacement_labels, sample_at
+from pddnet.correlation import control_points, displacement_labels
+from pddnet.interpolation import sample_at
 from pddnet.losses import class_weights, non_local_label_loss, one_hot, transfer_labels
 from pddnet.regularisation import softmax_over_labels
 
