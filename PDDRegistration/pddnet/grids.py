@@ -17,7 +17,7 @@ _MARGIN_VOXELS = (
 _UNION_ALLOWANCE = 1.5  # the moving scan's share may make the grid this much larger than asked for
 _LEAST_COARSENING = 1.02
 _COARSE_EDGE = 36  # voxels along an edge of the fixed field of view, in the global stage
-_COARSE = 2  # the global stage works at this multiple of the working spacing
+_COARSE = 2  # but not finer than this multiple of the working spacing
 
 
 def working_geometry(
@@ -51,13 +51,6 @@ def _union_grid(fixed: ImageGeometry, moving_corners: Matrix, spacing: float) ->
     low = np.maximum(np.minimum(0, np.floor(reached.min(0) + 0.5)), -_MARGIN_VOXELS).astype(int)
     high = np.minimum(np.maximum(size, np.ceil(reached.max(0) + 0.5)), size + _MARGIN_VOXELS).astype(int)
     return _rounded(base, low, high)
-
-
-def coarse_grid(fixed: ImageGeometry, preset: Preset) -> ImageGeometry:
-    """The grid of the global stage: the fixed field of view at twice the working spacing."""
-    fine = working_geometry(fixed, fixed, np.eye(4), preset.spacing_mm, preset.max_voxels)
-    spacing = _COARSE * max(fine.spacing)
-    return working_geometry(fixed, fixed, np.eye(4), spacing, preset.max_voxels)
 
 
 def coarse_grids(

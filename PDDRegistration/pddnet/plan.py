@@ -24,7 +24,7 @@ def working_grid(
     Its axes are the fixed scan's; for the network's levels, in the order and direction its weights were trained on.
     """
     grid = working_geometry(
-        fixed, moving, _as_affine(start, fixed).matrix, preset.spacing_mm, preset.max_voxels
+        fixed, moving, as_affine(start, fixed).matrix, preset.spacing_mm, preset.max_voxels
     )
     return grid.reordered_to_ras() if preset.cube_levels else grid
 
@@ -75,7 +75,8 @@ def _level_cost(level: LatticeLevel | CubeLevel) -> float:
     )
 
 
-def _as_affine(transform: SpatialTransform, fixed: ImageGeometry) -> AffineTransform:
+def as_affine(transform: SpatialTransform, fixed: ImageGeometry) -> AffineTransform:
+    """The affine transform that comes nearest to `transform` over the fixed field of view."""
     if isinstance(transform, AffineTransform):
         return transform
     corners = torch.as_tensor(fixed.corners())

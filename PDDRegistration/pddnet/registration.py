@@ -15,13 +15,14 @@ from pddnet.devices import resolve_device
 from pddnet.errors import InputError
 from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.geometry import ImageGeometry
-from pddnet.global_alignment import Candidate, CoarseScans, align_globally
-from pddnet.grids import coarse_grid
+from pddnet.global_alignment import Alignment, Candidate, CoarseScans, align_globally
+from pddnet.grids import coarse_grids
 from pddnet.inversion import invert
 from pddnet.lattice import unfolded
 from pddnet.levels import FIELD_STEP, FieldPair, LevelSettings, fitted_to, run_level
 from pddnet.memory import peak_memory_mb
-from pddnet.plan import check_memory, stage_costs, working_grid
+from pddnet.placed_scans import PlacedScan
+from pddnet.plan import as_affine, check_memory, stage_costs, working_grid
 from pddnet.preprocessing import (
     Scaling,
     ScanSource,
@@ -54,6 +55,7 @@ class RegistrationResult:
             the fixed scan; `displacement.warp(moving)` lies on the fixed scan's grid.
         uncertainty: standard deviation (mm) and entropy (nats) of the displacement, on the same lattice.
         starts: the affine starts that were judged, the one used first; empty without a global stage.
+        warnings: sentences for the user, such as that a scan seems to lie upside down.
         seconds, stage_seconds: wall time, in all and by stage.
         peak_memory_mb: the largest memory this process has held so far.
         preset, device: what it ran with.
@@ -62,6 +64,7 @@ class RegistrationResult:
     displacement: DisplacementField
     uncertainty: Uncertainty
     starts: tuple[Candidate, ...]
+    warnings: tuple[str, ...]
     seconds: float
     stage_seconds: dict[str, float]
     peak_memory_mb: float
@@ -136,8 +139,8 @@ def register(
     check_memory(fixed.geometry, moving.geometry, chosen, job.device, memory_limit_mb)
     network = network_of(chosen, job.device)
     reporter = Reporter(stage_costs(chosen), on_progress, cancelled)
-    starts = _global_stage(job, reporter)
-    start = chained(starts[0].transform, job.start) if starts else job.start
+    aligned = _global_stage(job, reporter)
+    start = chained(aligned.starts[0].transform, job.start) if aligned.starts else job.start
     with reporter.stage("prepare", "bringing both scans onto one grid"):
         fixed_scan, moving_scan, grid = _prepared(job, start, reporter.tick)
     if network is not None:
@@ -162,7 +165,8 @@ def register(
     return RegistrationResult(
         displacement=displacement,
         uncertainty=uncertainty,
-        starts=starts,
+        starts=aligned.starts,
+        warnings=aligned.warnings,
         seconds=time.perf_counter() - began,
         stage_seconds=reporter.seconds,
         peak_memory_mb=peak_memory_mb(),
@@ -215,19 +219,18 @@ def _checked(
     return _Job(sources[0], sources[1], start, initial is not None, preset, device)
 
 
-def _global_stage(job: _Job, reporter: Reporter) -> tuple[Candidate, ...]:
+def _global_stage(job: _Job, reporter: Reporter) -> Alignment:
     if job.preset.global_stage == "off":
-        return ()
+        return Alignment(())
     with reporter.stage("global", "finding where to start"):
-        grid = coarse_grid(job.fixed.scan.geometry, job.preset)
+        fixed, moving = job.fixed.scan.geometry, job.moving.scan.geometry
+        grids = coarse_grids(fixed, moving, as_affine(job.start, fixed).matrix, job.preset)
         scans = CoarseScans(
-            grid=grid,
-            fixed=job.fixed_on(grid, reporter.tick),
-            moving=lambda transform: job.moving_on(grid, chained(transform, job.start), reporter.tick),
-            fixed_centre=job.fixed.scan.geometry.centre,
-            moving_centre=job.moving.scan.geometry.centre,
+            fixed=PlacedScan(job.fixed_on(grids[0], reporter.tick), grids[0]),
+            moving=PlacedScan(job.moving_on(grids[1], job.start, reporter.tick), grids[1]),
+            between_centres=moving.centre - fixed.centre,
         )
-        return tuple(align_globally(scans, job.preset.global_stage, not job.given_start, reporter.tick))
+        return align_globally(scans, job.preset.global_stage, not job.given_start, reporter.tick)
 
 
 def _prepared(

@@ -13,7 +13,7 @@ from hypothesis import settings as examples
 from backend.awkward import random_geometry, seeds
 from pddnet.config import load_preset
 from pddnet.geometry import ImageGeometry
-from pddnet.grids import coarse_grid, working_geometry
+from pddnet.grids import coarse_grids, working_geometry
 from pddnet.warp import AffineTransform
 
 
@@ -95,10 +95,18 @@ def test_the_moving_field_of_view_is_seen_through_the_start() -> None:
     np.testing.assert_allclose(grid.origin, (0, 0, -16))
 
 
-def test_the_grid_of_the_global_stage_is_the_fixed_field_of_view_at_twice_the_spacing() -> None:
-    scan = ImageGeometry((80, 80, 80), (2.0, 2.0, 2.0))
-    preset = load_preset("abdomen-ct")
-    grid = coarse_grid(scan, preset)
-    assert grid.spacing == (4.0, 4.0, 4.0)
-    assert grid.size == (48, 48, 48)  # 160 mm are 40 cells of 4 mm
-    np.testing.assert_allclose(grid.centre, scan.centre)
+def test_the_grids_of_the_global_stage_are_coarse_and_share_their_voxels() -> None:
+    fixed = ImageGeometry((180, 180, 180), (2.0, 2.0, 2.0))
+    moving = replace(fixed, origin=(0.0, 0.0, 205.0))
+    grids = coarse_grids(fixed, moving, np.eye(4), load_preset("abdomen-ct"))
+    for grid, scan in zip(grids, (fixed, moving), strict=True):
+        np.testing.assert_allclose(grid.spacing, 10.0)  # 360 mm are 36 voxels
+        assert covers(grid, scan)
+    between = grids[0].to_index(np.asarray(grids[1].origin))
+    np.testing.assert_allclose(between, np.rint(between), atol=1e-6)
+
+
+def test_the_grids_of_the_global_stage_are_at_least_twice_as_coarse_as_the_working_grid() -> None:
+    small = ImageGeometry((40, 40, 40), (2.0, 2.0, 2.0))
+    preset = load_preset("abdomen-ct")  # 2 mm
+    assert coarse_grids(small, small, np.eye(4), preset)[0].spacing == (4.0, 4.0, 4.0)
