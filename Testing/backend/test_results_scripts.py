@@ -177,6 +177,22 @@ class TestPrograms:
         assert absent == {"ANTs SyN", "Greedy", "convexAdam", "deeds"}
         assert [program.name for program in programs if program.run] == ["pddnet fast"]
 
+    def test_a_recorded_run_is_not_run_again(self, tmp_path: Path) -> None:
+        calls: list[str] = []
+        pair = canvas.Pair(box_subject("f"), box_subject("m", shift=2))
+        shift = AffineTransform.translation((6.0, 0.0, 0.0))
+        program = peer_programs.Program(
+            "p", lambda files: calls.append(files.fixed.name), lambda files: shift
+        )
+        file = tmp_path / "record.json"
+        once, again = (peers.Record(file).measured(program, pair) for _ in range(2))
+        assert calls == ["fixed.nii.gz"]
+        assert peers.row_of(once, 2) == peers.row_of(again, 2)
+        assert again.judgement is not None
+        assert again.judgement.dice == {1: pytest.approx(1.0)}
+        absent = peers.Record(file).measured(peer_programs.Program("q"), pair)
+        assert absent.judgement is None
+
     def test_windowed_files_hold_the_window(self, tmp_path: Path) -> None:
         pair = canvas.Pair(box_subject("f"), box_subject("m"))
         loud = canvas.Subject("f", Volume(5 * pair.fixed.scan.data - 2, GRID), pair.fixed.labels, (0.0, 1.0))

@@ -128,7 +128,12 @@ def _deeds(programs: Mapping[str, str], threads: int) -> Program:
 
 
 def _call(command: Sequence[str | Path], threads: int) -> None:
-    environment = {**os.environ, **dict.fromkeys(_THREADS, str(threads))}
+    counts = dict.fromkeys(_THREADS, str(threads))
+    environment = {
+        "OMP_WAIT_POLICY": "PASSIVE",
+        **os.environ,
+        **counts,
+    }  # nobody's threads spin while they wait
     done = subprocess.run(
         [str(c) for c in command], env=environment, capture_output=True, text=True, check=False
     )

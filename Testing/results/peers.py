@@ -1,20 +1,24 @@
 """Other programs beside our presets on the same files: Dice, regularity, time. Writes docs/results.md.
 
     python Testing/results/peers.py [--python PYTHON] [--deeds FOLDER] [--threads N] [--bodies abdomen,brain]
+                                      [--record FILE]
 
 PYTHON is an interpreter with antspyx, picsl-greedy and convexAdam, or some of them (default: $PDDNET_PEERS_PYTHON);
 FOLDER holds linearBCV, deedsBCV and applyBCVfloat (default: $PDDNET_PEERS_DEEDS, else PATH). What is not there is
-reported as absent. Times are whole commands, from files to files.
+reported as absent. Times are whole commands, from files to files. FILE (JSON) keeps what was measured: what it holds
+is not run again, so that an interrupted run goes on where it stopped.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 from canvas import Judgement, Pair, abdomens, brains, counted_labels, judged
 from peer_programs import Files, Program, all_programs
@@ -48,6 +52,30 @@ def measured(program: Program, pair: Pair) -> Run:
         judgement = judged(pair, program.read(files))
     print(f"{program.name}: {pair.name}: Dice {judgement.mean_dice:.3f}, {seconds:.0f} s", flush=True)
     return Run(program.name, pair, judgement, seconds)
+
+
+class Record:
+    """Runs that were measured, in a JSON file where one is given."""
+
+    def __init__(self, path: Path | None) -> None:
+        self._path = path
+        self._runs: dict[str, dict[str, Any]] = {}
+        if path is not None and path.exists():
+            self._runs = json.loads(path.read_text(encoding="utf-8"))
+
+    def measured(self, program: Program, pair: Pair) -> Run:
+        """The recorded run of a program on a pair, or a new one."""
+        key = f"{program.name}: {pair.name}"
+        if key not in self._runs:
+            run = measured(program, pair)
+            if run.judgement is None or run.seconds is None:
+                return run  # what is absent may be there the next time
+            self._runs[key] = {"seconds": run.seconds, **asdict(run.judgement)}
+            if self._path is not None:
+                self._path.write_text(json.dumps(self._runs, indent=1), encoding="utf-8")
+        kept = dict(self._runs[key])
+        seconds, dice = kept.pop("seconds"), {int(label): score for label, score in kept.pop("dice").items()}
+        return Run(program.name, pair, Judgement(dice, **kept), seconds)
 
 
 def row_of(run: Run, threads: int) -> list[str]:
@@ -101,7 +129,9 @@ def main() -> None:
     )
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     parser.add_argument("--bodies", default="abdomen,brain", help="which pairs, with commas between")
+    parser.add_argument("--record", type=Path, metavar="FILE", help="JSON file of what was measured so far")
     arguments = parser.parse_args()
+    record = Record(arguments.record)
     for part in arguments.bodies.split(","):
         names: Mapping[int, str] = {}
         if part == "abdomen":
@@ -110,7 +140,7 @@ def main() -> None:
             pairs = list(brains(arguments.data))
         runs = [Run("before", pair, judged(pair, AffineTransform.identity())) for pair in pairs]
         for program in all_programs(OURS[part], arguments.python, arguments.deeds, arguments.threads):
-            runs += [measured(program, pair) for pair in pairs]
+            runs += [record.measured(program, pair) for pair in pairs]
             write_section(arguments.out, f"peers {part}", section(runs, pairs, names, arguments.threads))
 
 
