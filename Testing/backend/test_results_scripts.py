@@ -182,7 +182,7 @@ class TestPrograms:
         pair = canvas.Pair(box_subject("f"), box_subject("m", shift=2))
         shift = AffineTransform.translation((6.0, 0.0, 0.0))
         program = peer_programs.Program(
-            "p", lambda files: calls.append(files.fixed.name), lambda files: shift
+            "p", lambda files: calls.append(files.fixed.name), lambda _files: shift
         )
         file = tmp_path / "record.json"
         once, again = (peers.Record(file).measured(program, pair) for _ in range(2))
