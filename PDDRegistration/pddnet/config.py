@@ -160,7 +160,7 @@ class Preset:
     intensity: Intensity = Intensity()
     global_stage: GlobalStage = "affine"
     body_weights: bool = True
-    temperature: float = 0.025
+    temperature: float = 0.05
     weights: str = ""
     unfold: bool = True
     refinement_iterations: int = 0

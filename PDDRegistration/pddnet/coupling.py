@@ -11,24 +11,40 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-_BLOCK_ENTRIES = 1 << 22
+from pddnet.all_cores import share_out
+
+_BLOCK_ENTRIES = 1 << 17  # a block and its coupled costs stay in the cache of a core
 
 
 def box_sum(values: torch.Tensor) -> torch.Tensor:
     """Sum over 3^3 neighbouring control points of (D, H, W, N); nothing is added beyond the border."""
     for axis in range(3):
-        n = values.shape[axis]
-        total = values.clone()
-        if n > 1:
-            total.narrow(axis, 1, n - 1).add_(values.narrow(axis, 0, n - 1))
-            total.narrow(axis, 0, n - 1).add_(values.narrow(axis, 1, n - 1))
-        values = total
+        values = _sum_of_three(values, axis)
     return values
 
 
 def weighted_box_mean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
     """Mean of (D, H, W, N) over 3^3 neighbouring control points, weighted by (D, H, W)."""
     return box_sum(values * weights[..., None]).div_(box_sum(weights[..., None]))
+
+
+def smooth_in_place(
+    cost: torch.Tensor, weights: torch.Tensor, between_planes: Callable[[], None] | None = None
+) -> None:
+    """Replace (D, H, W, N) by its `weighted_box_mean`, plane by plane, so that what is worked on stays in cache."""
+    norm = box_sum(weights[..., None]).reciprocal_()
+    before = here = None
+    for z in range(len(cost) + 1):
+        after = None
+        if z < len(cost):
+            after = _sum_of_three(_sum_of_three(cost[z] * weights[z, ..., None], 0), 1)
+        if here is not None:
+            total = here if before is None else before.add_(here)
+            total = total if after is None else total.add_(after) if before is not None else total + after
+            torch.mul(total, norm[z - 1], out=cost[z - 1])
+        before, here = here, after
+        if between_planes:
+            between_planes()
 
 
 def quadratic_mean_field(
@@ -53,36 +69,63 @@ def quadratic_mean_field(
     flat = dissimilarity.flatten(0, 2)  # (K, L)
     mean = None
     for coupling in (0.0, *couplings):
-        best = least_cost_label(flat, labels, mean, coupling, between_blocks)
-        mean = weighted_box_mean(labels[best].view(*weights.shape, 3), weights).view(-1, 3)
+        best = least_cost_displacement(flat, labels, mean, coupling, between_blocks)
+        mean = weighted_box_mean(best.view(*weights.shape, 3), weights).view(-1, 3)
     assert mean is not None  # the loop runs at least once
     return mean.view(*weights.shape, 3)
 
 
-def coupled_cost(
-    dissimilarity: torch.Tensor, labels: torch.Tensor, mean: torch.Tensor, coupling: float
-) -> torch.Tensor:
-    """dissimilarity + coupling * |label - mean|^2, up to a constant for each control point: (K, L)."""
-    penalty = coupling * labels.square().sum(1)  # (L,); |mean|^2 is the constant
-    return torch.addmm(dissimilarity + penalty, mean, labels.T, alpha=-2 * coupling)
-
-
-def least_cost_label(
+def least_cost_displacement(
     dissimilarity: torch.Tensor,
     labels: torch.Tensor,
     mean: torch.Tensor | None,
     coupling: float,
     between_blocks: Callable[[], None] | None = None,
 ) -> torch.Tensor:
-    """Index (K,) of the label of least coupled cost, for costs (K, L)."""
-    rows = max(1, _BLOCK_ENTRIES // dissimilarity.shape[1])
-    best = torch.empty(dissimilarity.shape[0], dtype=torch.long, device=dissimilarity.device)
-    for start in range(0, dissimilarity.shape[0], rows):
-        block = slice(start, start + rows)
-        cost = dissimilarity[block]
-        if mean is not None and coupling > 0:
-            cost = coupled_cost(cost, labels, mean[block], coupling)
-        best[block] = cost.argmin(1)
-        if between_blocks:
-            between_blocks()
-    return best
+    """The label of least dissimilarity + coupling * |label - mean|^2, (K, 3), for dissimilarities (K, L).
+
+    Of several equal ones the mean. (`argmin` would take one, and many times longer: it is not vectorised.)
+    """
+    points, count = dissimilarity.shape
+    rows = max(1, _BLOCK_ENTRIES // count)
+    counted = torch.cat((labels, torch.ones_like(labels[:, :1])), 1)  # (L, 4)
+    sums = labels.new_empty((points, 4))
+
+    def make_worker(_: int) -> Callable[[int], None]:
+        buffer = dissimilarity.new_empty((min(rows, points), count))
+
+        def choose(number: int) -> None:
+            block = slice(number * rows, (number + 1) * rows)
+            cost = dissimilarity[block]
+            chosen = buffer[: len(cost)]
+            if mean is not None and coupling > 0:
+                cost = coupled_cost(cost, labels, mean[block], coupling, out=chosen)
+            torch.le(cost, cost.amin(1, keepdim=True), out=chosen)  # 1 where least, else 0
+            torch.mm(chosen, counted, out=sums[block])
+
+        return choose
+
+    share_out(-(-points // rows), make_worker, dissimilarity.device, between_blocks)
+    return sums[:, :3] / sums[:, 3:]
+
+
+def coupled_cost(
+    dissimilarity: torch.Tensor,
+    labels: torch.Tensor,
+    mean: torch.Tensor,
+    coupling: float,
+    out: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """dissimilarity + coupling * |label - mean|^2, up to a constant for each control point: (K, L)."""
+    of_points = torch.cat((-2 * coupling * mean, torch.ones_like(mean[:, :1])), 1)  # |mean|^2 is the constant
+    of_labels = torch.cat((labels, coupling * labels.square().sum(1, keepdim=True)), 1)
+    return torch.addmm(dissimilarity, of_points, of_labels.T, out=out)
+
+
+def _sum_of_three(values: torch.Tensor, axis: int) -> torch.Tensor:
+    n = values.shape[axis]
+    total = values.clone()
+    if n > 1:
+        total.narrow(axis, 1, n - 1).add_(values.narrow(axis, 0, n - 1))
+        total.narrow(axis, 0, n - 1).add_(values.narrow(axis, 1, n - 1))
+    return total

@@ -14,7 +14,11 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-_SLAB_POINTS = 1 << 20
+from pddnet.all_cores import share_out
+from pddnet.sampling import block_mean, dilated, grid_sample
+
+_SLAB_POINTS = 1 << 16
+_FOLD_MARGIN = 4  # cells around what was smoothed that are judged again
 _TINY = 1e-8
 
 
@@ -40,10 +44,11 @@ class Lattice:
 
 def interpolate(values: torch.Tensor, source: Lattice, target: Lattice) -> torch.Tensor:
     """Linear interpolation of (C, D, H, W) on `source` at the points of `target`; the border is held."""
-    for axis in range(3):
-        weights = _interpolation_matrix(source, target, axis, values)
-        values = torch.movedim(torch.tensordot(values, weights, dims=([axis + 1], [1])), -1, axis + 1)
-    return values.contiguous()
+    if source == target:
+        return values
+    depth, rows, columns = (_interpolation_matrix(source, target, axis, values) for axis in range(3))
+    along_depth = (depth @ values.flatten(2)).view(-1, len(depth), *values.shape[2:])
+    return rows @ along_depth @ columns.T
 
 
 def warp_on(
@@ -62,13 +67,15 @@ def warp_on(
     out = torch.empty_like(image)
     depth, height, width = lattice.shape
     step = max(1, _SLAB_POINTS // (height * width))
-    for start in range(0, depth, step):
+    weights = [_interpolation_matrix(field, lattice, axis, displacement) for axis in range(3)]
+
+    def warp(number: int) -> None:
+        start = number * step
         count = min(step, depth - start)
-        slab = _Slab(lattice, start, count)
-        moved = slab.displaced(_interpolate_slab(displacement, field, slab))
-        out[:, start : start + count] = _sample(image, moved)
-        if between_slabs:
-            between_slabs()
+        moved = _displaced(_interpolate_planes(displacement, weights, start, count), lattice, start)
+        out[:, start : start + count] = grid_sample(image, moved)
+
+    share_out(-(-depth // step), lambda _: warp, image.device, between_slabs)
     return out
 
 
@@ -90,7 +97,7 @@ def symmetrised(
     On a lattice pooled by `pooled_by` both pass `iterations` times through u' = (u - v o (id + u)) / 2 (and the same
     for v); what that changes is added to the fields, so that their detail stays.
     """
-    before = [F.avg_pool3d(field[None], pooled_by)[0] for field in (forward, backward)]
+    before = [block_mean(field, pooled_by) for field in (forward, backward)]
     u, v = before
     first = lattice.first + lattice.step * (pooled_by - 1) / 2
     coarse = Lattice((u.shape[1], u.shape[2], u.shape[3]), lattice.step * pooled_by, first)
@@ -106,7 +113,7 @@ def symmetrised(
 
 def sample_displaced(values: torch.Tensor, lattice: Lattice, displacement: torch.Tensor) -> torch.Tensor:
     """values(x + d(x)) for (C, D, H, W) and (3, D, H, W) on the same lattice; the border is held."""
-    return _sample(values, _Slab(lattice, 0, lattice.shape[0]).displaced(displacement))
+    return grid_sample(values, _displaced(displacement, lattice, 0))
 
 
 def extended(values: torch.Tensor, confidence: torch.Tensor, strength: float) -> torch.Tensor:
@@ -133,14 +140,28 @@ def unfolded(displacement: torch.Tensor, step: int, least: float = 0.05, rounds:
     Displacements in voxels on a lattice of `step` voxels. Each round blends the field around the remaining places with
     its 3^3 average; few places take more than a few rounds.
     """
+    displacement = displacement.clone()
+    part = displacement
     for _ in range(rounds):
-        folded = (smallest_determinant(displacement, step) < least).to(displacement)
+        folded = (smallest_determinant(part, step) < least).to(part)
         if not bool(folded.any()):
             break
-        blend = F.avg_pool3d(F.max_pool3d(folded[None, None], 5, 1, 2), 3, 1, 1)[0]
-        smooth = F.avg_pool3d(F.pad(displacement[None], (1,) * 6, mode="replicate"), 3, 1)[0]
-        displacement = displacement + blend * (smooth - displacement)
+        near = dilated(dilated(folded))
+        blend = F.avg_pool3d(near[None, None], 3, 1, 1)[0]
+        smooth = F.avg_pool3d(F.pad(part[None], (1,) * 6, mode="replicate"), 3, 1)[0]
+        part += blend * (smooth - part)
+        part = part[(slice(None), *_window(near, _FOLD_MARGIN))]  # nothing changed farther away
     return displacement
+
+
+def _window(mask: torch.Tensor, margin: int) -> tuple[slice, ...]:
+    """The box (D, H, W) around what is not 0, grown by `margin` points where there are any."""
+    box = []
+    for axis, size in enumerate(mask.shape):
+        others = [other for other in range(3) if other != axis]
+        present = mask.amax(dim=others).nonzero().flatten()
+        box.append(slice(max(0, int(present[0]) - margin), min(size, int(present[-1]) + 1 + margin)))
+    return tuple(box)
 
 
 def smallest_determinant(displacement: torch.Tensor, step: int) -> torch.Tensor:
@@ -148,6 +169,21 @@ def smallest_determinant(displacement: torch.Tensor, step: int) -> torch.Tensor:
 
     Differences are one-sided, so that linear interpolation of the field is judged as it is, cell by cell.
     """
+    out = displacement.new_empty(displacement.shape[1:])
+    depth = len(out)
+    planes = max(1, _SLAB_POINTS // (out.shape[1] * out.shape[2]))
+
+    def judge(number: int) -> None:
+        start, stop = number * planes, min((number + 1) * planes, depth)
+        first, last = max(0, start - 1), min(depth, stop + 1)
+        smallest = _smallest_determinant(displacement[:, first:last], step)
+        out[start:stop] = smallest[start - first : stop - first]
+
+    share_out(-(-depth // planes), lambda _: judge, displacement.device)
+    return out
+
+
+def _smallest_determinant(displacement: torch.Tensor, step: int) -> torch.Tensor:
     slopes = []
     for axis in (3, 2, 1):  # x, y, z
         slope = torch.diff(displacement, dim=axis) / step
@@ -167,46 +203,32 @@ def _determinant_of_identity_plus(x: torch.Tensor, y: torch.Tensor, z: torch.Ten
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
 
 
-@dataclass(frozen=True)
-class _Slab:
-    """`count` planes of a lattice from plane `start`."""
+def _displaced(displacement: torch.Tensor, lattice: Lattice, start: int) -> torch.Tensor:
+    """Where planes of a lattice from `start` on lead, (d, H, W, 3), normalised (x, y, z) on the whole lattice.
 
-    lattice: Lattice
-    start: int
-    count: int
-
-    def displaced(self, displacement: torch.Tensor) -> torch.Tensor:
-        """Index (x, y, z) on the whole lattice of each point of the slab moved by (3, ...) voxels: (d, H, W, 3)."""
-        planes = range(self.start, self.start + self.count)
-        k, j, i = (
-            torch.tensor(line).to(displacement)
-            for line in (planes, *(range(n) for n in self.lattice.shape[1:]))
-        )
-        shift = displacement / self.lattice.step
-        return torch.stack((i + shift[0], j[:, None] + shift[1], k[:, None, None] + shift[2]), -1)
+    Args:
+        displacement: (3, d, H, W), working voxels.
+    """
+    shape = displacement.shape[1:]
+    moved = displacement.new_empty((*shape, 3))
+    for axis, first in zip((2, 1, 0), (0, 0, start), strict=True):  # x, y, z
+        scale = 2 / max(lattice.shape[axis] - 1, 1)
+        line = torch.arange(first, first + shape[axis], dtype=torch.float64) * scale - 1
+        line = line.to(displacement).view([-1 if a == axis else 1 for a in range(3)])
+        torch.add(line, displacement[2 - axis], alpha=scale / lattice.step, out=moved[..., 2 - axis])
+    return moved
 
 
-def _interpolate_slab(values: torch.Tensor, source: Lattice, slab: _Slab) -> torch.Tensor:
-    """`interpolate` at the points of a slab of another lattice."""
-    shape = (slab.count, *slab.lattice.shape[1:])
-    weights = _interpolation_matrix(source, slab.lattice, 0, values)[slab.start : slab.start + slab.count]
-    used = weights.abs().sum(0).nonzero().flatten()
+def _interpolate_planes(
+    values: torch.Tensor, weights: list[torch.Tensor], start: int, count: int
+) -> torch.Tensor:
+    """`count` planes from plane `start` of (C, D, H, W) interpolated with a matrix for each axis."""
+    depth = weights[0][start : start + count]
+    used = depth.abs().sum(0).nonzero().flatten()
     low, high = int(used[0]), int(used[-1]) + 1
-    values = torch.einsum("kn,cnhw->ckhw", weights[:, low:high], values[:, low:high])
-    rest = Lattice(shape, slab.lattice.step, slab.lattice.first)
-    for axis in (1, 2):
-        weights = _interpolation_matrix(source, rest, axis, values)
-        values = torch.movedim(torch.tensordot(values, weights, dims=([axis + 1], [1])), -1, axis + 1)
-    return values
-
-
-def _sample(values: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
-    """(C, D, H, W) sampled linearly at (d, h, w, 3) indices, border held: (C, d, h, w)."""
-    size = torch.tensor(values.shape[:0:-1], dtype=index.dtype, device=index.device)
-    cube = index * (2 / (size - 1).clamp(min=1)) - 1
-    return F.grid_sample(
-        values[None], cube[None], mode="bilinear", padding_mode="border", align_corners=True
-    )[0]
+    planes = depth[:, low:high] @ values[:, low:high].flatten(2)
+    found: torch.Tensor = weights[1] @ planes.view(-1, count, *values.shape[2:]) @ weights[2].T
+    return found
 
 
 def _interpolation_matrix(source: Lattice, target: Lattice, axis: int, like: torch.Tensor) -> torch.Tensor:

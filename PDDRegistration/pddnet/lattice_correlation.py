@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from itertools import product
 
 import torch
 import torch.nn.functional as F
 
-_TILE = 4  # control points along each axis of a tile
-_DIRECT_LABELS = (
-    64  # up to this many labels, one pass for each label is faster than matrix products over tiles
-)
-_BLOCK_ENTRIES = 1 << 24
+from pddnet.all_cores import share_out
+
+Shape = tuple[int, int, int]
+
+_TILE: Shape = (4, 4, 4)  # control points of a tile; each tile is one matrix product
+_FLAT_TILE: Shape = (2, 4, 4)  # with few channels the products cost less than writing what no point asks for
+_FEW_CHANNELS = 32
+_PRODUCT_ENTRIES = 1 << 20  # of the tiles a thread works on at once
 
 
 def lattice_labels(radius: int, like: torch.Tensor) -> torch.Tensor:
@@ -22,8 +24,14 @@ def lattice_labels(radius: int, like: torch.Tensor) -> torch.Tensor:
     return torch.stack((x, y, z), -1).reshape(-1, 3)
 
 
+def at_control_points(features: torch.Tensor, stride: int) -> torch.Tensor:
+    """The cells stride // 2 + n * stride along each axis of features (C, D, H, W)."""
+    start = stride // 2
+    return features[:, start::stride, start::stride, start::stride]
+
+
 def lattice_dissimilarity(
-    fixed: torch.Tensor,
+    points: torch.Tensor,
     moving: torch.Tensor,
     stride: int,
     radius: int,
@@ -31,9 +39,12 @@ def lattice_dissimilarity(
 ) -> torch.Tensor:
     """Sum over channels of (fixed(k) - moving(k + d))^2 for control points k and shifts d.
 
+    |f|^2 + |m|^2 - 2 f.m by one matrix product for each tile of control points with all it can see.
+
     Args:
-        fixed, moving: (C, D, H, W), features on the same lattice.
-        stride: control points are the cells stride // 2 + n * stride along each axis.
+        points: (C, K_d, K_h, K_w), the fixed features `at_control_points`.
+        moving: (C, D, H, W), the moving features on all cells.
+        stride: cells from one control point to the next.
         radius: the largest shift, in cells, along each axis.
         between_blocks: called between pieces of work, where a caller may stop.
 
@@ -41,81 +52,104 @@ def lattice_dissimilarity(
         (K_d, K_h, K_w, L) with L = (2 radius + 1)^3, shifts ordered as in `lattice_labels`. Beyond the border the
         moving features are replicated.
     """
-    start = stride // 2
-    points = fixed[:, start::stride, start::stride, start::stride]  # (C, K_d, K_h, K_w)
-    padded = F.pad(moving[None], (radius,) * 6, mode="replicate")[0]
-    if (2 * radius + 1) ** 3 <= _DIRECT_LABELS:
-        return _direct(points, padded, stride, radius, between_blocks)
-    return _by_tiles(points, padded, stride, radius, between_blocks)
+    tiles = _Tiles(points, stride, radius)
+    width = tiles.width
+    out = points.new_empty((*tiles.shape, width, width, width))
+
+    def make_worker(_: int) -> Callable[[int], None]:
+        buffers = tiles.buffers()
+
+        def fill(z: int) -> None:
+            slab = tiles.slab(moving, z)
+            planes = out[z * tiles.size[0] : (z + 1) * tiles.size[0]]
+            for y in range(0, tiles.count[1], tiles.rows):
+                rows = slice(y * tiles.size[1], (y + tiles.rows) * tiles.size[1])
+                _copy(tiles.windows(slab, z, y, buffers), planes[:, rows])
+
+        return fill
+
+    share_out(tiles.count[0], make_worker, points.device, between_blocks)
+    return out.view(*tiles.shape, width**3)
 
 
-def _direct(
-    points: torch.Tensor,
-    padded: torch.Tensor,
-    stride: int,
-    radius: int,
-    between_blocks: Callable[[], None] | None,
-) -> torch.Tensor:
-    width = 2 * radius + 1
-    out = points.new_empty((width**3, *points.shape[1:]))
-    starts = [stride // 2 + shift for shift in range(width)]
-    for label, corner in enumerate(product(starts, repeat=3)):
-        index = tuple(
-            slice(c, c + (n - 1) * stride + 1, stride) for c, n in zip(corner, points.shape[1:], strict=True)
+class _Tiles:
+    """Control points in tiles of `size`, `count` of them along each axis, the last ones filled up with zeros."""
+
+    def __init__(self, points: torch.Tensor, stride: int, radius: int) -> None:
+        channels, *shape = points.shape
+        self.stride, self.radius, self.width = stride, radius, 2 * radius + 1
+        self.shape: Shape = (shape[0], shape[1], shape[2])
+        self.size = _FLAT_TILE if channels < _FEW_CHANNELS else _TILE
+        self.count = [-(-n // t) for n, t in zip(self.shape, self.size, strict=True)]
+        self.seen = [(t - 1) * stride + self.width for t in self.size]  # cells a tile's windows cover
+        entries = self.count[2] * self.size[0] * self.size[1] * self.size[2] * _product(self.seen)
+        self.rows = max(1, min(self.count[1], _PRODUCT_ENTRIES // entries))  # of tiles at once
+        self._left = self._with_norm(points)  # (T_d, T_h, T_w, points of a tile, C + 2)
+
+    def buffers(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """Memory to work in, for one thread: what the tiles see, and the products with it."""
+        right = self._left.new_ones((self.rows, self.count[2], self._left.shape[4], *self.seen))
+        shape = (self.rows * self.count[2], self._left.shape[3], _product(self.seen))
+        return right, self._left.new_empty(shape)
+
+    def slab(self, moving: torch.Tensor, z: int) -> torch.Tensor:
+        """What the tiles of row `z` along the first axis see: (C + 1, seen, H', W'), the last channel |m|^2."""
+        before = self.radius - self.stride // 2  # cells the windows begin before the first one
+        first = z * self.size[0] * self.stride - before
+        planes = torch.arange(first, first + self.seen[0], device=moving.device).clamp_(
+            0, moving.shape[1] - 1
         )
-        torch.sum((points - padded[(slice(None), *index)]).square_(), 0, out=out[label])
-        if between_blocks:
-            between_blocks()
-    return out.permute(1, 2, 3, 0).contiguous()  # labels become the last axis
+        after = [
+            max(0, (count * t - 1) * self.stride + self.width - before - n)
+            for count, t, n in zip(self.count[1:], self.size[1:], moving.shape[2:], strict=True)
+        ]
+        inside = first >= 0 and first + self.seen[0] <= moving.shape[1]
+        cells = moving[:, first : first + self.seen[0]] if inside else moving.index_select(1, planes)
+        head = max(0, before)
+        cells = F.pad(cells, (head, after[1], head, after[0]), mode="replicate")
+        cells = cells[:, :, max(0, -before) :, max(0, -before) :]
+        return torch.cat((cells, cells.square().sum(0, keepdim=True)))
+
+    def windows(
+        self, slab: torch.Tensor, z: int, y: int, buffers: tuple[torch.Tensor, torch.Tensor]
+    ) -> torch.Tensor:
+        """Each control point's own window, in the tiles of the rows from (z, y).
+
+        (points, rows, points, columns, points, width, width, width): the points of all tiles along each axis.
+        """
+        rows, columns, seen = min(self.rows, self.count[1] - y), self.count[2], self.seen
+        step = [t * self.stride for t in self.size]
+        right, products = buffers[0][:rows], buffers[1][: rows * columns]
+        strides = (step[1] * slab.stride(2), step[2], *slab.stride())
+        offset = slab.storage_offset() + y * step[1] * slab.stride(2)
+        right[:, :, :-1].copy_(slab.as_strided((rows, columns, len(slab), *seen), strides, offset))
+        left = self._left[z, y : y + rows].flatten(0, 1)
+        torch.bmm(left, right.view(rows * columns, -1, _product(seen)), out=products)
+        tile, point = products.stride(0), products.stride(1)
+        cell = (seen[1] * seen[2], seen[2], 1)
+        a, b, c = (_product(self.size[axis + 1 :]) * point + self.stride * cell[axis] for axis in range(3))
+        size = (self.size[0], rows, self.size[1], columns, self.size[2], *(self.width,) * 3)
+        return products.as_strided(size, (a, columns * tile, b, tile, c, *cell))
+
+    def _with_norm(self, points: torch.Tensor) -> torch.Tensor:
+        fill = [n for axis in (2, 1, 0) for n in (0, self.count[axis] * self.size[axis] - self.shape[axis])]
+        norm = points.square().sum(0, keepdim=True)
+        left = F.pad(torch.cat((-2 * points, torch.ones_like(norm), norm)), fill)
+        blocks = left.view(len(left), *(n for pair in zip(self.count, self.size, strict=True) for n in pair))
+        return blocks.permute(1, 3, 5, 2, 4, 6, 0).reshape(*self.count, -1, len(left))
 
 
-def _by_tiles(
-    points: torch.Tensor,
-    padded: torch.Tensor,
-    stride: int,
-    radius: int,
-    between_blocks: Callable[[], None] | None,
-) -> torch.Tensor:
-    """|f|^2 + |m|^2 - 2 f.m: one matrix product for each tile of control points with all it can see."""
-    channels, shape = points.shape[0], points.shape[1:]
-    tiles = [-(-n // _TILE) for n in shape]
-    fill = [extra for n, t in zip(shape, tiles, strict=True) for extra in (t * _TILE - n, 0)][::-1]
-    width = 2 * radius + 1
-    seen = (_TILE - 1) * stride + width  # cells along each axis that a tile's windows cover
-    needed = [stride // 2 + (t * _TILE - 1) * stride + width for t in tiles]
-    grow = [
-        extra for n, have in zip(needed, padded.shape[1:], strict=True) for extra in (max(0, n - have), 0)
-    ][::-1]
-    points = F.pad(points[None], fill, mode="replicate")[0] if any(fill) else points
-    padded = F.pad(padded[None], grow, mode="replicate")[0] if any(grow) else padded
-    padded = padded[:, stride // 2 :, stride // 2 :, stride // 2 :]
-    fixed_norm, moving_norm = points.square().sum(0), padded.square().sum(0)
-    out = points.new_empty((*shape, width, width, width))
-    for z, y in product(range(tiles[0]), range(tiles[1])):
-        rows = [slice(t * _TILE, (t + 1) * _TILE) for t in (z, y)]
-        area = [slice(t * _TILE * stride, t * _TILE * stride + seen) for t in (z, y)]
-        f = points[:, rows[0], rows[1]].reshape(channels, _TILE, _TILE, tiles[2], _TILE)  # (C, 4, 4, T, 4)
-        m = padded[:, area[0], area[1]].unfold(-1, seen, _TILE * stride)[
-            :, :, :, : tiles[2]
-        ]  # (C, S, S, T, S)
-        f_rows = f.permute(3, 1, 2, 4, 0).reshape(tiles[2], _TILE**3, channels)
-        m_columns = m.permute(3, 0, 1, 2, 4).reshape(tiles[2], channels, seen**3)
-        norm = moving_norm[area[0], area[1]].unfold(-1, seen, _TILE * stride)[:, :, : tiles[2]]
-        norm_row = norm.permute(2, 0, 1, 3).reshape(tiles[2], 1, seen**3)
-        cost = torch.baddbmm(norm_row, f_rows, m_columns, alpha=-2)  # (T, 64, S^3)
-        part = out[rows[0], rows[1]]  # less than a tile at the far ends
-        windows = _windows(cost, stride, width, seen)[: part.shape[0], : part.shape[1]]
-        part.copy_(windows.flatten(2, 3)[:, :, : shape[2]])
-        if between_blocks:
-            between_blocks()
-    out += fixed_norm[: shape[0], : shape[1], : shape[2], None, None, None]
-    return out.view(*shape, width**3).clamp_(min=0)
+def _copy(windows: torch.Tensor, out: torch.Tensor) -> None:
+    """Tiles of windows into their control points, less what filled up the last tiles; rounding below 0 is undone."""
+    if windows.shape[:5].numel() == out.shape[:3].numel():
+        torch.clamp(windows, min=0, out=out.view(windows.shape))
+    else:
+        points = windows.flatten(3, 4).flatten(1, 2)
+        out.copy_(points[: out.shape[0], : out.shape[1], : out.shape[2]]).clamp_(min=0)
 
 
-def _windows(cost: torch.Tensor, stride: int, width: int, seen: int) -> torch.Tensor:
-    """Each control point's own window out of its tile's products: (4, 4, T, 4, width, width, width)."""
-    tile, point = cost.stride(0), cost.stride(1)
-    cell = (seen * seen, seen, 1)
-    a, b, c = (_TILE ** (2 - axis) * point + stride * cell[axis] for axis in range(3))
-    size = (_TILE, _TILE, cost.shape[0], _TILE, width, width, width)
-    return cost.as_strided(size, (a, b, tile, c, *cell), cost.storage_offset())
+def _product(numbers: tuple[int, ...] | list[int]) -> int:
+    result = 1
+    for n in numbers:
+        result *= n
+    return result

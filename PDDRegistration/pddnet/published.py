@@ -11,7 +11,7 @@ from pddnet.config import Preset
 from pddnet.errors import InputError
 from pddnet.instance_optimisation import STEADY_FIT, InstanceOptimisation
 from pddnet.lattice import Lattice, interpolate
-from pddnet.levels import FIELD_STEP
+from pddnet.level_scan import FIELD_STEP
 from pddnet.network import Level, LevelSummary, PddNet, infer_with_warps
 from pddnet.preprocessing import WorkingScan
 from pddnet.progress import Reporter

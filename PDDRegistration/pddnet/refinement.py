@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from pddnet.features.mind_ssc import mind_ssc
 from pddnet.instance_optimisation import FeatureRefinement, refine_on_features
 from pddnet.lattice import Lattice, compose, interpolate, warp_on
-from pddnet.levels import FIELD_STEP
+from pddnet.level_scan import FIELD_STEP
 from pddnet.preprocessing import WorkingScan
 
 

@@ -19,7 +19,8 @@ from pddnet.global_alignment import Alignment, Candidate, CoarseScans, align_glo
 from pddnet.grids import coarse_grids
 from pddnet.inversion import invert
 from pddnet.lattice import unfolded
-from pddnet.levels import FIELD_STEP, FieldPair, LevelSettings, fitted_to, run_level
+from pddnet.level_scan import FIELD_STEP, LevelScan
+from pddnet.levels import FieldPair, LevelSettings, fitted_to, run_level
 from pddnet.memory import peak_memory_mb
 from pddnet.placed_scans import PlacedScan
 from pddnet.plan import as_affine, check_memory, stage_costs, working_grid
@@ -37,7 +38,7 @@ from pddnet.progress import Progress, Reporter
 from pddnet.published import network_of, run_published_levels
 from pddnet.refinement import refined
 from pddnet.results import displacement_in_mm, uncertainty_in_mm
-from pddnet.uncertainty import Uncertainty
+from pddnet.uncertainty import Uncertainty, measured_levels
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, DisplacementField, SpatialTransform, chained
 
@@ -251,11 +252,19 @@ def _lattice_levels(
     voxels = (fixed.image.shape[1], fixed.image.shape[2], fixed.image.shape[3])
     fields = FieldPair.zero(voxels, fixed.image.device)
     settings = LevelSettings(preset.body_weights, preset.temperature)
-    levels = preset.lattice_levels
-    for number, level in enumerate(levels, 1):
-        fitting = fitted_to(level, voxels)
-        if fitting is None:
-            continue
-        with reporter.stage(f"level {number}", f"level {number} of {len(levels)}"):
-            fields = run_level(fixed, moving, fields, fitting, settings, reporter.tick)
+    levels = [
+        (number, fitting)
+        for number, level in enumerate(preset.lattice_levels, 1)
+        if (fitting := fitted_to(level, voxels))
+    ]
+    if not levels:
+        raise InputError(
+            f"the working grid has {' x '.join(str(n) for n in reversed(voxels))} voxels, too few for the levels of "
+            f"preset '{preset.name}'; choose one with a finer working grid, such as generic"
+        )
+    scans = LevelScan(fixed), LevelScan(moving)
+    measured = measured_levels([level for _, level in levels])
+    for (number, level), wanted in zip(levels, measured, strict=True):
+        with reporter.stage(f"level {number}", f"level {number} of {len(preset.levels)}"):
+            fields = run_level(*scans, fields, level, settings, reporter.tick, wanted)
     return fields.forward, fields.spread

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from pddnet.geometry import Frame, ImageGeometry, Matrix
 from pddnet.index_map import IndexMap
-from pddnet.levels import FIELD_STEP
+from pddnet.level_scan import FIELD_STEP
 from pddnet.points import plane_slabs, slabs, transform_vectors_torch
 from pddnet.uncertainty import Uncertainty
 from pddnet.volume import Volume

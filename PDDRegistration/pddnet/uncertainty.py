@@ -14,11 +14,12 @@ from dataclasses import dataclass
 
 import torch
 
+from pddnet.all_cores import share_out
 from pddnet.config import LatticeLevel
-from pddnet.coupling import coupled_cost, weighted_box_mean
+from pddnet.coupling import weighted_box_mean
 from pddnet.volume import Volume
 
-_BLOCK_ENTRIES = 1 << 22
+_BLOCK_ENTRIES = 1 << 17  # a block stays in the cache of a core
 _WIDE_STEPS = 3
 _AVERAGED_VOXELS = 4  # about the radius of what is averaged
 # Fitted to five registrations of deformed scans; docs/results.md shows how it holds on others.
@@ -88,48 +89,19 @@ def cost_spread(
     """
     flat = dissimilarity.flatten(0, 2)
     rows = max(1, _BLOCK_ENTRIES // flat.shape[1])
+    # what each label contributes: 1, itself, its squared length
+    moments = torch.cat((torch.ones_like(labels[:, :1]), labels, labels.square().sum(1, keepdim=True)), 1)
     out = flat.new_empty((2, flat.shape[0]))
-    squares = labels.square().sum(1)
-    for start in range(0, flat.shape[0], rows):
-        block = slice(start, start + rows)
-        log_p = (flat[block] / -temperature).log_softmax(1)
-        p = log_p.exp()
-        out[0, block] = (p @ squares - (p @ labels).square().sum(1)).clamp_(min=0)
-        out[1, block] = -(p * log_p).sum(1)
-        if between_blocks:
-            between_blocks()
+
+    def measure(number: int) -> None:
+        block = slice(number * rows, (number + 1) * rows)
+        energy = (flat[block] - flat[block].amin(1, keepdim=True)).div_(temperature)
+        p = (-energy).exp_()
+        total, *mean, square = (p @ moments).unbind(1)
+        mean_energy = (energy.mul_(p)).sum(1) / total
+        length = sum((component / total).square() for component in mean)
+        out[0, block] = (square / total - length).clamp_(min=0)
+        out[1, block] = mean_energy + total.log()
+
+    share_out(-(-flat.shape[0] // rows), lambda _: measure, flat.device, between_blocks)
     return out.view(2, *dissimilarity.shape[:3])
-
-
-def label_spread(
-    dissimilarity: torch.Tensor,
-    labels: torch.Tensor,
-    mean: torch.Tensor,
-    coupling: float,
-    temperature: float,
-    between_blocks: Callable[[], None] | None = None,
-) -> torch.Tensor:
-    """Variance and entropy of softmax(-(dissimilarity + coupling |label - mean|^2) / temperature).
-
-    Args:
-        dissimilarity: (D, H, W, L).
-        labels: (L, 3).
-        mean: (D, H, W, 3), the neighbours' mean, in the labels' unit.
-
-    Returns:
-        (2, D, H, W): the variance summed over the axes (labels' unit squared), and the entropy (nats).
-    """
-    shape = dissimilarity.shape[:3]
-    flat, centre = dissimilarity.flatten(0, 2), mean.reshape(-1, 3)
-    rows = max(1, _BLOCK_ENTRIES // flat.shape[1])
-    out = flat.new_empty((2, flat.shape[0]))
-    squares = labels.square().sum(1)
-    for start in range(0, flat.shape[0], rows):
-        block = slice(start, start + rows)
-        log_p = coupled_cost(flat[block], labels, centre[block], coupling).div_(-temperature).log_softmax(1)
-        p = log_p.exp()
-        out[0, block] = (p @ squares - (p @ labels).square().sum(1)).clamp_(min=0)
-        out[1, block] = -(p * log_p).sum(1)
-        if between_blocks:
-            between_blocks()
-    return out.view(2, *shape)
