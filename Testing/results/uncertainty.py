@@ -148,7 +148,7 @@ def main() -> None:
     ]
     draw(every, str(arguments.out.parent / "uncertainty.png"))
     pooled = spearman(*(np.concatenate([getattr(f, name) for f in every]) for name in ("std", "error")))
-    lines = [f"{arguments.seeds} deformations of each scan; {machine()}.", ""]
+    lines = [f"Deformations of each scan: {arguments.seeds}; {machine()}.", ""]
     lines += [
         *table(HEAD, [row_of(one) for one in every]),
         "",
