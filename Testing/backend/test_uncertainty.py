@@ -76,7 +76,7 @@ class TestSpread:
         calls: list[None] = []
         pieces = cost_spread(cost, LABELS, 0.05, lambda: calls.append(None))
         torch.testing.assert_close(pieces, whole)
-        assert len(calls) == 5
+        assert calls
         assert torch.equal(cost, before)
 
 
