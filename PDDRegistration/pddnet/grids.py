@@ -12,7 +12,7 @@ from pddnet.geometry import ImageGeometry, Matrix, transform_points
 _KEEP_SPACING_WITHIN = 0.1  # a fixed scan this close to the wanted spacing is used voxel for voxel
 _FINEST_SPACING = 2 / 3  # of the fixed scan's, where the preset leaves the spacing open
 _MARGIN_VOXELS = (
-    64  # how far the moving scan's body may extend the working grid beyond the fixed field of view
+    16  # how far the moving scan's body may extend the working grid beyond the fixed field of view
 )
 _UNION_ALLOWANCE = 1.5  # the moving scan's share may make the grid this much larger than asked for
 _LEAST_COARSENING = 1.02
@@ -25,7 +25,7 @@ def working_geometry(
 ) -> ImageGeometry:
     """The grid both scans are resampled onto: the fixed scan's axes, its field of view, and what the moving adds.
 
-    The moving field of view extends it by at most 64 voxels on each side. A fixed scan whose spacing is within a tenth
+    The moving field of view extends it by at most 16 voxels on each side. A fixed scan whose spacing is within a tenth
     of the wanted one keeps its own voxels. A `spacing_mm` of 0 asks for two thirds of the fixed scan's finest spacing.
     `start` is the 4x4 matrix from fixed to moving points, mm LPS.
     """

@@ -95,20 +95,29 @@ class _Tiles:
     def slab(self, moving: torch.Tensor, z: int) -> torch.Tensor:
         """What the tiles of row `z` along the first axis see: (C + 1, seen, H', W'), the last channel |m|^2."""
         before = self.radius - self.stride // 2  # cells the windows begin before the first one
-        first = z * self.size[0] * self.stride - before
-        planes = torch.arange(first, first + self.seen[0], device=moving.device).clamp_(
-            0, moving.shape[1] - 1
-        )
-        after = [
-            max(0, (count * t - 1) * self.stride + self.width - before - n)
-            for count, t, n in zip(self.count[1:], self.size[1:], moving.shape[2:], strict=True)
+        planes = [
+            min(max(z * self.size[0] * self.stride - before + n, 0), moving.shape[1] - 1)
+            for n in range(self.seen[0])
         ]
-        inside = first >= 0 and first + self.seen[0] <= moving.shape[1]
-        cells = moving[:, first : first + self.seen[0]] if inside else moving.index_select(1, planes)
-        head = max(0, before)
-        cells = F.pad(cells, (head, after[1], head, after[0]), mode="replicate")
-        cells = cells[:, :, max(0, -before) :, max(0, -before) :]
-        return torch.cat((cells, cells.square().sum(0, keepdim=True)))
+        needed = [
+            (count * t - 1) * self.stride + self.width
+            for count, t in zip(self.count[1:], self.size[1:], strict=True)
+        ]
+        rows, columns = (
+            [(max(0, -before), max(0, before)), (min(n, size + before) - max(0, before), size)]
+            for n, size in zip(needed, moving.shape[2:], strict=True)
+        )
+        slab = moving.new_empty((len(moving) + 1, len(planes), *needed))
+        y, x = (slice(line[0][1], line[0][1] + line[1][0]) for line in (rows, columns))
+        from_y, from_x = (slice(line[0][0], line[0][0] + line[1][0]) for line in (rows, columns))
+        for n, plane in enumerate(planes):
+            slab[:-1, n, y, x] = moving[:, plane, from_y, from_x]
+        _replicate(slab[:-1], 2, y)
+        _replicate(slab[:-1], 3, x)
+        norm = torch.mul(slab[0], slab[0], out=slab[-1])
+        for channel in slab[1:-1]:
+            norm.addcmul_(channel, channel)
+        return slab
 
     def windows(
         self, slab: torch.Tensor, z: int, y: int, buffers: tuple[torch.Tensor, torch.Tensor]
@@ -137,6 +146,14 @@ class _Tiles:
         left = F.pad(torch.cat((-2 * points, torch.ones_like(norm), norm)), fill)
         blocks = left.view(len(left), *(n for pair in zip(self.count, self.size, strict=True) for n in pair))
         return blocks.permute(1, 3, 5, 2, 4, 6, 0).reshape(*self.count, -1, len(left))
+
+
+def _replicate(values: torch.Tensor, axis: int, known: slice) -> None:
+    """Fill what lies before and after the known part of an axis with its first and last value."""
+    size = values.shape[axis]
+    for start, stop, source in ((0, known.start, known.start), (known.stop, size, known.stop - 1)):
+        if stop > start:
+            values.narrow(axis, start, stop - start).copy_(values.narrow(axis, source, 1))
 
 
 def _copy(windows: torch.Tensor, out: torch.Tensor) -> None:
