@@ -19,7 +19,7 @@ from pddnet.config import LatticeLevel
 from pddnet.coupling import weighted_box_mean
 from pddnet.volume import Volume
 
-_BLOCK_ENTRIES = 1 << 17  # a block stays in the cache of a core
+_BLOCK_ENTRIES = 1 << 19
 _WIDE_STEPS = 3
 _AVERAGED_VOXELS = 4  # about the radius of what is averaged
 # Fitted to five registrations of deformed scans; docs/results.md shows how it holds on others.

@@ -71,28 +71,27 @@ def test_a_fixed_scan_close_to_the_wanted_spacing_keeps_its_own_voxels(spacing: 
     assert bool(np.allclose(index, index.round(), atol=1e-6)) is kept
 
 
-def test_the_moving_field_of_view_extends_the_grid_by_at_most_64_voxels() -> None:
+def test_the_moving_field_of_view_extends_the_grid_by_at_most_8_voxels() -> None:
     fixed = ImageGeometry((32, 32, 32))
     near = ImageGeometry((32, 32, 32), origin=(10.0, 0.0, 0.0))
     far = ImageGeometry((2000, 32, 32), origin=(-900.0, 0.0, 0.0))
     assert working_geometry(fixed, fixed, np.eye(4), 1.0, 10**7).size == (32, 32, 32)
     reached = working_geometry(fixed, near, np.eye(4), 1.0, 10**7)
     assert reached.size == (48, 32, 32)
-    assert covers(reached, near)
+    assert covers(reached, replace(near, origin=(8.0, 0.0, 0.0)))
     limited = working_geometry(fixed, far, np.eye(4), 1.0, 10**7)
-    assert limited.size == (32 + 2 * 64, 32, 32)
+    assert limited.size == (32 + 2 * 8, 32, 32)
+    assert working_geometry(fixed, far, np.eye(4), 1.0, 10**7, 64).size == (32 + 2 * 64, 32, 32)
     assert not covers(limited, far)
 
 
 def test_the_moving_field_of_view_is_seen_through_the_start() -> None:
     fixed = ImageGeometry((32, 32, 32))
     moving = replace(fixed, origin=(500.0, 0.0, 0.0))
-    start = AffineTransform.translation(
-        (500.0, 0.0, 16.0)
-    )  # fixed -> moving: the moving scan lies 16 mm below
+    start = AffineTransform.translation((500.0, 0.0, 8.0))  # fixed -> moving: the moving scan lies 8 mm below
     grid = working_geometry(fixed, moving, start.matrix, 1.0, 10**7)
     assert grid.size == (32, 32, 48)
-    np.testing.assert_allclose(grid.origin, (0, 0, -16))
+    np.testing.assert_allclose(grid.origin, (0, 0, -12))  # grown evenly to a multiple of 16
 
 
 def test_the_grids_of_the_global_stage_are_coarse_and_share_their_voxels() -> None:

@@ -10,14 +10,10 @@ import torch.nn.functional as F
 
 from pddnet.config import FeatureScale, LatticeLevel
 from pddnet.features.mind_ssc import mind_ssc
-from pddnet.levels import (
-    FieldPair,
-    LevelSettings,
-    control_point_weights,
-    fitted_to,
-    level_features,
-    run_level,
-)
+from pddnet.lattice import Lattice, warp_on
+from pddnet.lattice_correlation import at_control_points
+from pddnet.level_scan import FIELD_STEP, LevelScan
+from pddnet.levels import FieldPair, LevelSettings, control_point_weights, fitted_to, run_level
 from pddnet.preprocessing import WorkingScan
 
 VOXELS = (32, 16, 48)
@@ -51,10 +47,18 @@ def shifted_pair(shift: tuple[int, int, int]) -> tuple[WorkingScan, WorkingScan]
 
 
 def run(fixed: WorkingScan, moving: WorkingScan, level: LatticeLevel) -> FieldPair:
-    zero = FieldPair.zero(
-        (fixed.image.shape[1], fixed.image.shape[2], fixed.image.shape[3]), fixed.image.device
-    )
-    return run_level(fixed, moving, zero, level, SETTINGS, nothing)
+    zero = FieldPair.zero(LevelScan(fixed).voxels, fixed.image.device)
+    return run_from(zero, fixed, moving, level)
+
+
+def run_from(
+    start: FieldPair, fixed: WorkingScan, moving: WorkingScan, level: LatticeLevel, measured: bool = True
+) -> FieldPair:
+    return run_level(LevelScan(fixed), LevelScan(moving), start, level, SETTINGS, nothing, measured)
+
+
+def level_features(image: torch.Tensor, level: LatticeLevel) -> torch.Tensor:
+    return LevelScan(scan(image)).features(level, None, nothing)
 
 
 def inner(field: torch.Tensor, margin: int = 4) -> torch.Tensor:
@@ -115,6 +119,36 @@ def test_each_scale_is_the_descriptor_it_says_and_the_weighted_intensity() -> No
         torch.testing.assert_close(found, torch.cat((descriptor, 2.5 * intensity), 1)[0])
 
 
+@pytest.mark.parametrize("name", ["coarse", "fine", "full"])
+def test_features_at_control_points_are_those_of_the_whole_scan_there(name: FeatureScale) -> None:
+    level, image = replace(LEVELS[name], intensity_weight=1.5), smooth_image()
+    one = LevelScan(scan(image))
+    expected = at_control_points(one.features(level, None, nothing), level.spacing // level.step)
+    found = one.point_features(level, nothing)
+    # the bounds of the variance come from its mean over what is described: at the points, or everywhere
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["coarse", "fine", "full"])
+def test_a_scan_seen_through_a_field_has_the_features_of_the_warped_scan(name: FeatureScale) -> None:
+    level, image = LEVELS[name], smooth_image()
+    half = Lattice.of_cells(VOXELS, FIELD_STEP)
+    field = F.interpolate(torch.randn(1, 3, 4, 3, 5), half.shape, mode="trilinear")[0]
+    found = LevelScan(scan(image)).features(level, field, nothing)
+    warped = warp_on(image, Lattice(VOXELS, 1, 0.0), field, half)
+    difference = (found - level_features(warped, level)).abs().mean()
+    still = (found - level_features(image, level)).abs().mean()
+    # coarse features are those of the pooled image, warped; not quite of the warped image, pooled
+    assert difference < (0.35 * still if name == "coarse" else 1e-6)
+
+
+def test_features_are_not_changed_by_a_level_that_weights_its_intensity() -> None:
+    level, one = LEVELS["fine"], LevelScan(scan(smooth_image()))
+    plain = one.features(level, None, nothing).clone()
+    one.features(replace(level, intensity_weight=7.0), None, nothing)
+    assert torch.equal(one.features(level, None, nothing), plain)
+
+
 # --- weights
 
 
@@ -124,10 +158,12 @@ def test_weights_are_the_share_of_each_cell_in_the_body() -> None:
     body[:, :16] = 0
     level = LEVELS["fine"]
     zero = FieldPair.zero(VOXELS, image.device).forward
-    weights = control_point_weights(scan(image, body), scan(image), zero, level, True)
+    weights = control_point_weights(LevelScan(scan(image, body)), LevelScan(scan(image)), zero, level, True)
     torch.testing.assert_close(weights, F.avg_pool3d(body[None], level.spacing)[0, 0].clamp(min=0.02))
     assert weights[:4].max() == pytest.approx(0.02)
-    everywhere = control_point_weights(scan(image, body), scan(image), zero, level, False)
+    everywhere = control_point_weights(
+        LevelScan(scan(image, body)), LevelScan(scan(image)), zero, level, False
+    )
     assert torch.equal(everywhere, torch.ones_like(everywhere))
 
 
@@ -137,11 +173,11 @@ def test_weights_ask_what_the_moving_scan_shows_where_the_field_leads() -> None:
     known[..., 24:] = 0  # the moving scan ends half-way along x
     moving, field = replace(scan(image), known=known), FieldPair.zero(VOXELS, image.device).forward
     level = LEVELS["fine"]
-    still = control_point_weights(scan(image), moving, field, level, True)
+    still = control_point_weights(LevelScan(scan(image)), LevelScan(moving), field, level, True)
     assert still[..., :6].min() == 1
     assert still[..., 6:].max() < 1e-3  # next to nothing, less than known air
     field[0] += 8  # everything is found two control points further along x
-    led = control_point_weights(scan(image), moving, field, level, True)
+    led = control_point_weights(LevelScan(scan(image)), LevelScan(moving), field, level, True)
     assert torch.equal(led[..., :-2], still[..., 2:])
 
 
@@ -166,10 +202,10 @@ def test_a_level_starts_from_the_field_so_far() -> None:
     fixed, moving = shifted_pair((10, -4, 6))  # beyond the reach of 6 along x
     level = LEVELS["fine"]
     start = FieldPair.zero(VOXELS, fixed.image.device)
-    alone = run_level(fixed, moving, start, level, SETTINGS, nothing)
+    alone = run_from(start, fixed, moving, level)
     shift = torch.tensor([6.0, -4.0, 4.0]).view(3, 1, 1, 1)
-    led = replace(start, forward=start.forward + shift, backward=start.backward - shift)
-    found = run_level(fixed, moving, led, level, SETTINGS, nothing)
+    led = replace(start, forward=start.forward + shift, backward=start.backward - shift, at_rest=False)
+    found = run_from(led, fixed, moving, level)
     wanted = torch.tensor([10.0, -4.0, 6.0])
     assert (inner(found.forward) - wanted).abs().amax(1).median() < 0.05
     assert (inner(alone.forward) - wanted).abs().amax(1).median() > 2
@@ -213,24 +249,29 @@ def test_what_the_mask_hides_does_not_pull() -> None:
     assert unmasked[..., 14:22].mean() < -2
 
 
-def test_the_spread_adds_up_and_is_largest_where_nothing_can_be_seen() -> None:
+def test_the_spread_is_largest_where_nothing_can_be_seen_and_of_measured_levels_only() -> None:
     image = smooth_image()
     image[..., 24:] = 0.5
     fixed = scan(image)
     level = replace(LEVELS["fine"], symmetric=False)
-    once = run_level(fixed, fixed, FieldPair.zero(VOXELS, image.device), level, SETTINGS, nothing)
-    twice = run_level(fixed, fixed, once, level, SETTINGS, nothing)
+    start = FieldPair.zero(VOXELS, image.device)
+    once = run_from(start, fixed, fixed, level)
     assert once.spread[0, ..., 16:].mean() > 2 * once.spread[0, ..., :10].mean()
     assert once.spread[1, ..., 16:].mean() > once.spread[1, ..., :10].mean() + 1
-    torch.testing.assert_close(twice.spread[..., :10], 2 * once.spread[..., :10], rtol=0.05, atol=0.01)
+    unmeasured = run_from(once, fixed, fixed, level, measured=False)
+    assert len(unmeasured.spreads) == 1
+    assert torch.equal(unmeasured.spread, once.spread)
+    twice = run_from(unmeasured, fixed, fixed, level)
+    assert len(twice.spreads) == 2
+    assert torch.equal(twice.spread[1], twice.spreads[1][1])  # the entropy of the last
 
 
 def test_the_scans_and_fields_are_not_changed_and_a_caller_can_stop() -> None:
     fixed, moving = shifted_pair((2, 0, 0))
     start = FieldPair.zero(VOXELS, fixed.image.device)
-    before = [x.clone() for x in (fixed.image, moving.image, moving.body, start.forward, start.spread)]
-    run_level(fixed, moving, start, LEVELS["fine"], SETTINGS, nothing)
-    after = [fixed.image, moving.image, moving.body, start.forward, start.spread]
+    before = [x.clone() for x in (fixed.image, moving.image, moving.body, start.forward, start.backward)]
+    run_from(start, fixed, moving, LEVELS["fine"])
+    after = [fixed.image, moving.image, moving.body, start.forward, start.backward]
     assert all(torch.equal(a, b) for a, b in zip(after, before, strict=True))
 
     calls: list[None] = []
@@ -241,7 +282,7 @@ def test_the_scans_and_fields_are_not_changed_and_a_caller_can_stop() -> None:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_level(fixed, moving, start, LEVELS["fine"], SETTINGS, stop_soon)
+        run_level(LevelScan(fixed), LevelScan(moving), start, LEVELS["fine"], SETTINGS, stop_soon)
 
 
 # --- fitting a level to a small grid
