@@ -89,7 +89,7 @@ def symmetrised(
     backward: torch.Tensor,
     lattice: Lattice,
     pooled_by: int,
-    iterations: int = 5,
+    iterations: int = 4,
     between_iterations: Callable[[], None] | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Make two opposite fields more nearly each other's inverse.
