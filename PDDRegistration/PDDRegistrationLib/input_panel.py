@@ -65,6 +65,7 @@ def presetTitle(name: str) -> str:
         "abdomen-ct": _("Abdomen, CT"),
         "brain-mr": _("Brain, MR"),
         "fast": _("Abdomen, CT, fast"),
+        "small-structure": _("Small structures, cropped (hippocampus)"),
         "thorax-ct": _("Thorax, CT"),
         "pdd-net-2019": _("Published pdd-net of 2019"),
     }

@@ -91,7 +91,8 @@ def register(arguments: argparse.Namespace, interruption: Interruption) -> Answe
         cancelled=interruption.requested,
     )
     seconds, folding = report["seconds"], report["folding_percent"]
-    return Answer(report, f"{seconds:.1f} s, folding {folding:.3f} %; results are in {arguments.out}")
+    text = f"{seconds:.1f} s, folding {folding:.3f} %; results are in {arguments.out}"
+    return Answer(report, "\n".join((*(f"warning: {warning}" for warning in result.warnings), text)))
 
 
 def warp(arguments: argparse.Namespace, _: Interruption) -> Answer:

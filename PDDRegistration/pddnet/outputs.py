@@ -184,6 +184,7 @@ def _report(result: RegistrationResult, fixed: Volume, moving: Volume, inputs: M
         "peak_memory_mb": result.peak_memory_mb,
         "preset": getattr(result.preset, "name", result.preset),
         "device": str(result.device),
+        "warnings": list(result.warnings),
         "displacement_mm": {"mean": float(lengths.mean()), "max": float(lengths.max())},
         "uncertainty_mean_mm": result.uncertainty.std_mm.mean(),
         "versions": versions(),

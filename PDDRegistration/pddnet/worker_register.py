@@ -51,6 +51,8 @@ def register_job(request: RegisterRequest, folder: Path, listener: Listener) -> 
         inputs = read_inputs(request, folder)
     with reporter.stage("register", "registering"):
         found, fallback = _registered(inputs, preset, request.options, listener)
+    for warning in found.warnings:
+        listener.logged("warning", warning)
     outputs = Outputs(inputs, found, reporter)
     files, report = outputs.written(folder, request.options.inverse)
     stages = {name: seconds for name, seconds in reporter.seconds.items() if name != "register"}

@@ -76,9 +76,15 @@ def test_a_bundled_preset_says_what_its_file_says(name: str) -> None:
 
 
 def test_the_presets_the_readme_names_are_there() -> None:
-    assert {"generic", "abdomen-ct", "thorax-ct", "brain-mr", "fast", "pdd-net-2019"} <= set(
-        available_presets()
-    )
+    assert {
+        "generic",
+        "abdomen-ct",
+        "thorax-ct",
+        "brain-mr",
+        "small-structure",
+        "fast",
+        "pdd-net-2019",
+    } <= set(available_presets())
 
 
 def test_a_preset_is_read_from_a_file_named_after_it_and_a_preset_is_taken_as_it_is(file: Path) -> None:

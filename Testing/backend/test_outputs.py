@@ -62,6 +62,7 @@ class Case:
             peak_memory_mb=123.0,
             preset="generic",
             device="cpu",
+            warnings=("the moving scan seems to lie upside down",),
         )
 
     def write(self, out: Path, **options: object) -> dict[str, object]:
@@ -135,6 +136,7 @@ def test_the_report_says_how_it_went(case: Case, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "report.json").read_text(), parse_constant=pytest.fail)
     assert report == returned
     assert {"seconds", "stage_seconds", "peak_memory_mb", "preset", "device", "versions"} <= report.keys()
+    assert report["warnings"] == ["the moving scan seems to lie upside down"]
     assert report["inputs"]["fixed"]["sha256"] == hashlib.sha256(scan.read_bytes()).hexdigest()
     assert report["fixed"]["size"] == sizes(case.fixed.geometry)
     assert report["versions"].keys() == {"pddnet", "python", "torch", "numpy", "SimpleITK"}

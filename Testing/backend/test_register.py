@@ -177,9 +177,8 @@ def test_the_axes_of_the_moving_scan_do_not_matter(
     patient: Volume,
 ) -> None:
     moved = relabelled(patient, order, flips)
-    torch.testing.assert_close(
-        resample(moved, patient.geometry, AffineTransform.identity()).data, patient.data
-    )
+    unmoved = resample(moved, patient.geometry, AffineTransform.identity())
+    torch.testing.assert_close(unmoved.data, patient.data, atol=0.01, rtol=0)  # HU; weights are float32
     other = register(fixed, moved, preset=SMALL, device="cpu")
     difference = (other.displacement.vectors - found.displacement.vectors).norm(dim=-1)
     assert difference.mean() < 0.05

@@ -135,7 +135,9 @@ class TestMeasuredLevels:
         assert measured_levels([level(8, 8), level(4, 4)]) == (False, True)
         assert measured_levels([]) == ()
 
-    @pytest.mark.parametrize("preset", ["abdomen-ct", "fast", "brain-mr", "thorax-ct", "generic"])
+    @pytest.mark.parametrize(
+        "preset", ["abdomen-ct", "fast", "brain-mr", "small-structure", "thorax-ct", "generic"]
+    )
     def test_every_preset_has_a_level_that_could_see_a_gross_error(self, preset: str) -> None:
         levels = load_preset(preset).lattice_levels
         wide = levels[measured_levels(levels).index(True)]
