@@ -13,19 +13,19 @@ from variants import cells_of, head, pairs, run
 
 from pddnet.config import LatticeLevel, Preset, load_preset
 
-_LEVELS = 8
+_LEVELS = 7
 
 
 def recipes(preset: Preset) -> Iterator[Preset]:
     """Presets from plain levels to the whole recipe, each with one part more; the name says which.
 
     Raises:
-        ValueError: the preset has not the eight levels that this table is about.
+        ValueError: the preset has not the seven levels that this table is about.
     """
     levels = preset.lattice_levels
     if len(levels) != _LEVELS:
         raise ValueError(f"preset {preset.name} has {len(levels)} levels; the ablation is about {_LEVELS}")
-    first, fifth = levels[:3], levels[4]
+    first, fifth, sixth, last = levels[:3], levels[4], levels[5], levels[6]
     again = replace(fifth, reach=2 * fifth.step)  # one more at the same spacing
 
     def part(name: str, rows: tuple[LatticeLevel, ...], symmetric: bool = True, body: bool = True) -> Preset:
@@ -37,8 +37,9 @@ def recipes(preset: Preset) -> Iterator[Preset]:
     yield part("+ symmetric at every level", five, body=False)
     yield part("+ body weights", five)
     yield part("+ L4", (*levels[:5], again))
-    yield part("+ L6, L7 in place of the one more", levels[:7])
-    yield part(f"+ L8: {preset.name}", levels)
+    yield part("+ L6 twice (L6, L7) in place of the one more", (*levels[:6], sixth))
+    yield part("+ L8", (*levels[:6], sixth, replace(last, symmetric=True)))
+    yield part(f"L7 left out, L8 one way: {preset.name}", levels)
 
 
 def main() -> None:

@@ -147,7 +147,7 @@ def test_levels_are_limited_to_those_of_the_preset(panel):
     panel.parameters.preset = "fast"
     assert panel.ui.levelsSpinBox.maximum == 5
     panel.parameters.preset = "abdomen-ct"
-    assert panel.ui.levelsSpinBox.maximum == 8
+    assert panel.ui.levelsSpinBox.maximum == 7
 
 
 def test_a_bundle_brings_everything_back(panel, scene, tmp_path):
