@@ -113,6 +113,7 @@ def engine(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> dict[str, object]
             stage_seconds={},
             peak_memory_mb=1.0,
             preset="generic",
+            warnings=("the moving scan seems to lie upside down",),
             device="cpu",
         )
 
@@ -147,6 +148,7 @@ def test_register_writes_a_folder_and_says_where(
     } <= written
     said = capsys.readouterr()
     assert f"results are in {folder.path / 'out'}" in said.out
+    assert "warning: the moving scan seems to lie upside down" in said.out
     assert said.err.splitlines() == ["  0% stage 0.0", " 50% stage 0.5", "100% stage 1.0"]
     assert torch.equal(engine["fixed"].data, folder.fixed.data)
     assert torch.equal(engine["moving"].data, folder.moving.data)

@@ -8,14 +8,11 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
-pytest.importorskip("resource", reason="peak memory of a child process is read with the resource module")
-
 _PROGRAM = """
-import json, resource, sys
+import json
 import pddnet
 from pddnet.estimate import estimate_peak_memory_mb
+from pddnet.memory import peak_memory_mb
 from pddnet.synthetic import synthetic_patient
 
 fixed, moving = (synthetic_patient(seed, size=(233, 168, 286), spacing_mm=1.5) for seed in (1, 2))
@@ -24,7 +21,7 @@ before = pddnet.metrics.dice(fixed.labels, moving.labels)
 result = pddnet.register(fixed.ct, moving.ct, preset="abdomen-ct", device="cpu")
 after = pddnet.metrics.dice(fixed.labels, result.displacement.warp(moving.labels))
 print(json.dumps({
-    "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3),
+    "peak_mb": peak_memory_mb(),
     "estimate_mb": estimate,
     "reported_mb": result.peak_memory_mb,
     "before": sum(before.values()) / len(before),

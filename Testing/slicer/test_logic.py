@@ -284,6 +284,7 @@ def test_the_estimate_of_memory_grows_with_the_volume(scene, pair):
     logic = RegistrationLogic(scene)
     small = logic.estimate(RegistrationInputs(pair.fixed, pair.moving), RegistrationSettings(preset="fast"))
     large = slicer.util.addVolumeFromArray(np.zeros((200, 200, 200), np.int16))
+    large.SetSpacing(3.0, 3.0, 3.0)
     assert logic.estimate(RegistrationInputs(large, pair.moving), RegistrationSettings(preset="fast")) > small
 
 

@@ -151,7 +151,7 @@ def test_every_preset_says_what_it_is_for(panel):
     box = panel.ui.presetComboBox
     from PySide6.QtCore import Qt
 
-    assert box.count == 6
+    assert box.count == 7
     assert box.currentText == "Any scans"
     assert all(box.itemData(index, Qt.ToolTipRole) for index in range(box.count))
 
