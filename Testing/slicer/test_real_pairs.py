@@ -60,15 +60,20 @@ def test_a_real_pair_is_registered_and_its_labels_are_carried_over_exactly(scene
     assert after > max(before, wanted)
     assert done.report["folding_percent"] == 0
 
-    expected = sitk.Resample(
+    # Slicer turns left-handed volumes right-handed, so that the file's own grid will not do
+    grid, source, transform = (
+        lpsImage(fixed),
         sitk.ReadImage(str(data / labels[1])),
-        lpsImage(
-            fixed
-        ),  # Slicer turns left-handed volumes right-handed, so that the file's own grid will not do
         itkTransform(done.transform),
-        sitk.sitkNearestNeighbor,
-        0,
     )
+    expected = sitk.Resample(source, grid, transform, sitk.sitkNearestNeighbor, 0)
     ours, theirs = slicer.util.arrayFromVolume(done.warpedSegmentations[0]), sitk.GetArrayFromImage(expected)
-    assert (ours != theirs).sum() == 0
-    assert (ours != np.roll(theirs, 1, axis=1)).sum() > 0
+    different = np.argwhere(ours != theirs)[:, ::-1]
+    assert len(different) <= 10
+    for (
+        index
+    ) in different.tolist():  # only where the point lies halfway between two voxels may rounding decide
+        point = transform.TransformPoint(grid.TransformIndexToPhysicalPoint(index))
+        position = np.array(source.TransformPhysicalPointToContinuousIndex(point))
+        assert np.abs(position - np.floor(position) - 0.5).min() < 1e-3, (index, position)
+    assert (ours != np.roll(theirs, 1, axis=1)).sum() > 1000
