@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 
 from pddnet.all_cores import share_out
+from pddnet.row_sampling import RowSampler
 from pddnet.sampling import block_mean, dilated, grid_sample
 
 _SLAB_POINTS = 1 << 16
@@ -64,19 +65,13 @@ def warp_on(
         displacement: (3, ...) in working voxels, on the lattice `field`.
         between_slabs: called after each slab, where a caller may stop.
     """
-    out = torch.empty_like(image)
-    depth, height, width = lattice.shape
-    step = max(1, _SLAB_POINTS // (height * width))
     weights = [_interpolation_matrix(field, lattice, axis, displacement) for axis in range(3)]
-
-    def warp(number: int) -> None:
-        start = number * step
-        count = min(step, depth - start)
-        moved = _displaced(_interpolate_planes(displacement, weights, start, count), lattice, start)
-        out[:, start : start + count] = grid_sample(image, moved)
-
-    share_out(-(-depth // step), lambda _: warp, image.device, between_slabs)
-    return out
+    return _sampled(
+        image,
+        lattice,
+        lambda start, count: _interpolate_planes(displacement, weights, start, count),
+        between_slabs,
+    )
 
 
 def compose(update: torch.Tensor, before: torch.Tensor, lattice: Lattice) -> torch.Tensor:
@@ -113,7 +108,7 @@ def symmetrised(
 
 def sample_displaced(values: torch.Tensor, lattice: Lattice, displacement: torch.Tensor) -> torch.Tensor:
     """values(x + d(x)) for (C, D, H, W) and (3, D, H, W) on the same lattice; the border is held."""
-    return grid_sample(values, _displaced(displacement, lattice, 0))
+    return _sampled(values, lattice, lambda start, count: displacement[:, start : start + count])
 
 
 def extended(values: torch.Tensor, confidence: torch.Tensor, strength: float) -> torch.Tensor:
@@ -201,6 +196,32 @@ def _determinant_of_identity_plus(x: torch.Tensor, y: torch.Tensor, z: torch.Ten
     d, e, f = y[0], 1 + y[1], y[2]
     g, h, i = z[0], z[1], 1 + z[2]
     return a * (e * i - f * h) - b * (d * i - f * g) + c * (d * h - e * g)
+
+
+def _sampled(
+    values: torch.Tensor,
+    lattice: Lattice,
+    displacement_of: Callable[[int, int], torch.Tensor],
+    between_slabs: Callable[[], None] | None = None,
+) -> torch.Tensor:
+    """values(x + d(x)) on their lattice; `displacement_of` gives d for so many planes from a plane on."""
+    depth, height, width = lattice.shape
+    step = max(1, _SLAB_POINTS // (height * width))
+    out = torch.empty_like(values)
+    on_cpu = values.device.type == "cpu"
+    rows = RowSampler(values) if on_cpu else None
+
+    def sample(number: int) -> None:
+        start = number * step
+        count = min(step, depth - start)
+        displacement = displacement_of(start, count)
+        if rows is not None:
+            out[:, start : start + count] = rows.displaced(displacement, start, 1 / lattice.step)
+        else:
+            out[:, start : start + count] = grid_sample(values, _displaced(displacement, lattice, start))
+
+    share_out(-(-depth // step), lambda _: sample, values.device, between_slabs)
+    return out
 
 
 def _displaced(displacement: torch.Tensor, lattice: Lattice, start: int) -> torch.Tensor:

@@ -116,12 +116,12 @@ def _images(
     check: Callable[[], None],
 ) -> Iterator[tuple[str, Volume | LabelMap]]:
     field, grid = result.displacement, fixed.geometry
+    yield "jacobian", jacobian_determinant(field, grid, check)
     yield "warped", field.warp(moving, grid, check)
-    for name, file_name in warped_names(labels).items():
-        yield file_name, field.warp(labels[name], grid, check)
     yield "uncertainty", sampled_on(result.uncertainty.std_mm, grid, check)
     yield "entropy", sampled_on(result.uncertainty.entropy, grid, check)
-    yield "jacobian", jacobian_determinant(field, grid, check)
+    for name, file_name in warped_names(labels).items():  # small files: the last one is soon written
+        yield file_name, field.warp(labels[name], grid, check)
 
 
 class _Writer:

@@ -359,5 +359,6 @@ def test_of_large_images_one_is_written_before_the_next_is_made(
     monkeypatch.setattr(interop, "write_volume", slowly)
     monkeypatch.setattr(outputs, "sampled_on", made)
     case.write(tmp_path / "out")
-    assert happened.index("warped.nii.gz") == (0 if large else 1)
+    made_before = happened[: happened.index("warped.nii.gz")].count("made")
+    assert made_before == (0 if large else 1)
     assert names(tmp_path / "out") == ALWAYS
