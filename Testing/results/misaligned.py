@@ -1,22 +1,21 @@
 """What the global stage is good for: real and made-up scans put where they do not belong, and what becomes of them.
 
-    python Testing/results/misaligned.py [--data ../shared/data] [--quick] --out TABLES.md
+    python Testing/results/misaligned.py [--data ../shared/data]
 
-Writes Markdown tables: how far a scan laid onto itself is off before and after the stage, in mm; the mean Dice of two
-subjects before and after it and after a whole registration with and without it; and which headers turned upside down
-are reported. A turned or shifted scan keeps its voxels and gets another header, which is exact.
+Writes a section of docs/results.md: how far a scan laid onto itself is off before and after the stage, in mm; the mean
+Dice of two subjects before and after it and after a whole registration with and without it; and which headers turned
+upside down are reported. A turned or shifted scan keeps its voxels and gets another header, which is exact.
 """
 
 from __future__ import annotations
 
-import argparse
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
+from report import machine, parser_of, table, write_section
 
 import pddnet
 from pddnet.config import load_preset
@@ -32,11 +31,29 @@ from pddnet.synthetic import synthetic_patient
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, SpatialTransform, resample
 
-ROOT = Path(__file__).resolve().parents[2]
 TURNS = (10, 20, 30)  # degrees about each axis
 SHIFTS = (40, 80)  # mm along a diagonal
 SEED = 2019
 SMALL = 0.2  # of these shifts for crops a few cm wide
+SOME = {
+    "none",
+    "30° about L",
+    "20° about P",
+    "80 mm",
+    "16 mm",
+    "lower half",
+}  # changes that pairs are registered with
+HIPPOCAMPI = 4
+PAIR_HEAD = (
+    "pair",
+    "preset",
+    "change",
+    "before",
+    "global stage alone",
+    "registered without",
+    "registered with",
+    "found by",
+)
 FLIPS = {
     "front to back": (1, -1, 1),
     "head to feet": (1, 1, -1),
@@ -129,9 +146,9 @@ def translation(shift: Matrix) -> Matrix:
     return AffineTransform.translation(shift).matrix
 
 
-def stage(fixed: Volume, moving: Volume, preset_name: str) -> tuple[Alignment, float]:
-    """What the global stage finds from the scanner's coordinates, and its seconds, resampling included."""
-    began, preset = time.perf_counter(), load_preset(preset_name)
+def stage(fixed: Volume, moving: Volume, preset_name: str) -> Alignment:
+    """What the global stage finds from the scanner's coordinates."""
+    preset = load_preset(preset_name)
     intensity = resolved(preset.intensity, fixed, moving)
     grids = coarse_grids(fixed.geometry, moving.geometry, np.eye(4), preset)
     placed = [
@@ -144,8 +161,7 @@ def stage(fixed: Volume, moving: Volume, preset_name: str) -> tuple[Alignment, f
         for scan, grid in zip((fixed, moving), grids, strict=True)
     ]
     scans = CoarseScans(placed[0], placed[1], moving.geometry.centre - fixed.geometry.centre)
-    found = align_globally(scans, "affine", True, lambda: None)
-    return found, time.perf_counter() - began
+    return align_globally(scans, "affine", True, lambda: None)
 
 
 def overlap(pair: Pair, through: SpatialTransform) -> float:
@@ -163,40 +179,41 @@ def off_by(geometry: ImageGeometry, found: Matrix, truth: Matrix) -> float:
 
 
 def self_rows(pairs: list[Pair]) -> list[str]:
-    """How far each scan, laid onto itself, is off before and after the stage."""
-    rows = ["| scan | change | before, mm | after, mm | found by | s |", "|---|---|---|---|---|---|"]
-    for one, change in ((p, c) for p in pairs for c in changes(p.scale)):
-        moving = change.applied(one.fixed)
-        found, seconds = stage(one.fixed.scan, moving.scan, one.preset)
-        truth, start, seen = change.of(one.fixed.scan.geometry), found.starts[0], moving.scan.geometry
-        # judged where the changed scan shows something
-        shown = _carried(seen, np.asarray(np.linalg.inv(truth)))
-        before, after = (off_by(shown, t, truth) for t in (np.eye(4), start.transform.matrix))
-        rows.append(
-            f"| {one.fixed.name} | {change.name} | {before:.1f} | {after:.1f} | {start.name} | {seconds:.2f} |"
-        )
+    """How far each scan, laid onto itself, is off before and after the stage: mm, over all changes."""
+    rows = []
+    for one in pairs:
+        found = {change.name: onto_itself(one, change) for change in changes(one.scale)}
+        before, after = (np.median([pair[n] for pair in found.values()]) for n in (0, 1))
+        worst = max(found, key=lambda name: found[name][1])
+        cells = [f"{before:.1f}", f"{after:.1f}", f"{found[worst][1]:.1f}", worst]
+        rows.append([one.fixed.name, str(len(found)), *cells])
         print(rows[-1], flush=True)
-    return rows
+    return table(["scan", "changes", "median before", "median after", "largest after", "that is"], rows)
 
 
-def pair_rows(pairs: list[Pair], wanted: set[str] | None = None) -> list[str]:
+def onto_itself(one: Pair, change: Change) -> tuple[float, float]:
+    """How far the fixed scan is off its changed self, mm, before and after the stage."""
+    moving = change.applied(one.fixed)
+    start = stage(one.fixed.scan, moving.scan, one.preset).starts[0]
+    truth = change.of(one.fixed.scan.geometry)
+    # judged where the changed scan shows something
+    shown = _carried(moving.scan.geometry, np.asarray(np.linalg.inv(truth)))
+    return off_by(shown, np.eye(4), truth), off_by(shown, start.transform.matrix, truth)
+
+
+def pair_rows(pairs: list[Pair], wanted: set[str]) -> list[str]:
     """Mean Dice from the scanner's coordinates, after the stage, and after registrations without and with it."""
-    rows = [
-        "| pair | preset | change | before | global stage alone | registered without | registered with | found by |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for pair, change in (
-        (p, c) for p in pairs for c in changes(p.scale) if wanted is None or c.name in wanted
-    ):
+    rows = []
+    for pair, change in ((p, c) for p in pairs for c in changes(p.scale) if c.name in wanted):
         changed = replace(pair, moving=change.applied(pair.moving))
         fixed, moving = changed.fixed.scan, changed.moving.scan
+        first = [pair.name, pair.preset, change.name]
         try:
             results = [
                 pddnet.register(fixed, moving, preset=pair.preset, global_stage=on) for on in (False, True)
             ]
         except InputError as error:  # shifted out of the field of view
-            reason = str(error).split(";")[0]
-            rows.append(f"| {pair.name} | {pair.preset} | {change.name} | refused: {reason} | | | | |")
+            rows.append([*first, f"refused: {str(error).split(';')[0]}", "", "", "", ""])
             continue
         start = results[1].starts[0]
         transforms = (
@@ -204,59 +221,45 @@ def pair_rows(pairs: list[Pair], wanted: set[str] | None = None) -> list[str]:
             start.transform,
             *(result.displacement for result in results),
         )
-        scores = " | ".join(f"{overlap(changed, transform):.3f}" for transform in transforms)
-        rows.append(f"| {pair.name} | {pair.preset} | {change.name} | {scores} | {start.name} |")
+        rows.append([*first, *(f"{overlap(changed, through):.3f}" for through in transforms), start.name])
         print(rows[-1], flush=True)
-    return rows
+    return table(PAIR_HEAD, rows)
 
 
 def flip_rows(pairs: list[Pair]) -> list[str]:
     """Which flips of the moving header are reported, and that nothing is for the header as it is."""
-    heads = ("as it is", *FLIPS)
-    rows = ["| pair | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    rows = []
     for pair in pairs:
         cells = []
         for signs in ((1, 1, 1), *FLIPS.values()):
             change = Change("flip", np.diag([*map(float, signs), 1.0]))
-            found, _ = stage(pair.fixed.scan, change.applied(pair.moving).scan, pair.preset)
+            found = stage(pair.fixed.scan, change.applied(pair.moving).scan, pair.preset)
             cells.append("reported" if found.warnings else "-")
-        rows.append(f"| {pair.name} | " + " | ".join(cells) + " |")
+        rows.append([pair.name, *cells])
         print(rows[-1], flush=True)
-    return rows
+    return table(["pair", "as it is", *FLIPS], rows)
 
 
 def main() -> None:
-    """Measure everything and write the tables."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--data", type=Path, default=ROOT.parent / "shared" / "data")
-    parser.add_argument("--quick", action="store_true", help="a few pairs and changes")
-    parser.add_argument("--out", type=Path, required=True)
-    arguments = parser.parse_args()
-    large, small = trunks_and_heads(arguments.data), hippocampi(arguments.data, 4 if arguments.quick else 20)
-    some = {"none", "20° about P", "80 mm", "lower half"} if arguments.quick else None
-    once = [pair for number, pair in enumerate(large) if number % 2 == 0]
+    """Measure everything and write the section."""
+    arguments = parser_of(__doc__ or "").parse_args()
+    large, small = trunks_and_heads(arguments.data), hippocampi(arguments.data, HIPPOCAMPI)
     lines = [
-        "### One scan onto itself, changed",
+        f"{machine()}.",
+        "",
+        "One scan onto itself, its header changed; distances in mm inside what the changed scan shows:",
         "",
         *self_rows([*large, small[0]]),
         "",
-        "### Two subjects, the moving one changed",
+        "Two subjects, the header of the moving one changed; mean Dice:",
         "",
-        *pair_rows(once if arguments.quick else large, some),
+        *pair_rows([*large, *small], SOME),
         "",
-        "### Hippocampi as they are",
-        "",
-        *pair_rows(small, {"none"}),
-        "",
-        "### Headers that were flipped",
+        "Headers that were flipped:",
         "",
         *flip_rows([*large, *small]),
-        "",
     ]
-    arguments.out.write_text("\n".join(lines), encoding="utf-8")
-    print(f"written to {arguments.out}")
+    write_section(arguments.out, "misaligned", lines)
 
 
 def trunks_and_heads(data: Path) -> list[Pair]:
