@@ -22,6 +22,7 @@ try:
     import ablation
     import canvas
     import known_truth
+    import misaligned
     import peer_programs
     import peers
     import report
@@ -209,3 +210,29 @@ class TestPrograms:
         assert not variants[0].body_weights
         assert not any(level.symmetric for level in variants[0].lattice_levels)
         assert len({variant.name for variant in variants}) == len(variants)
+
+
+class TestMisaligned:
+    def one(self) -> misaligned.Subject:
+        made = box_subject("one")
+        return misaligned.Subject("one", made.scan, made.labels)
+
+    @pytest.mark.parametrize("change", list(misaligned.changes(0.1)), ids=lambda change: change.name)
+    def test_a_change_is_undone_by_its_own_matrix(self, change: misaligned.Change) -> None:
+        pair = misaligned.Pair(self.one(), change.applied(self.one()), "fast")
+        truth = change.of(pair.fixed.scan.geometry)
+        whole = change.kept == (0.0, 1.0)
+        assert misaligned.overlap(pair, AffineTransform(truth)) > (0.99 if whole else 0.5)
+        assert misaligned.off_by(pair.fixed.scan.geometry, truth, truth) == 0
+        if change.name not in ("none", "lower half", "upper half"):
+            assert misaligned.off_by(pair.fixed.scan.geometry, np.eye(4), truth) > 1
+            assert misaligned.overlap(pair, AffineTransform.identity()) < 0.95
+
+    def test_half_a_field_of_view_is_the_lower_half_whichever_way_the_axis_runs(self) -> None:
+        lower = next(change for change in misaligned.changes(1.0) if change.name == "lower half")
+        scan = self.one().scan
+        turned = Volume(scan.data.flip(0), misaligned._carried(scan.geometry, np.diag([1.0, 1.0, -1.0, 1.0])))
+        for given in (scan, turned):
+            part = lower.applied(misaligned.Subject("x", given, self.one().labels)).scan.geometry
+            assert part.centre[2] < given.geometry.centre[2]
+            assert part.size[2] == given.geometry.size[2] // 2
