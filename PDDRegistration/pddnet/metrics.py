@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
+from pddnet.all_cores import share_out
 from pddnet.errors import InputError
 from pddnet.geometry import Frame, ImageGeometry
 from pddnet.points import SLAB_POINTS, plane_slabs, slabs, transform_vectors_torch
@@ -124,12 +125,16 @@ def jacobian_determinant(
     # in steps along the grid's own axes the derivatives need no turning, and the determinant is the same
     steps = transform_vectors_torch(geometry.matrix(Frame.LPS, Frame.INDEX), field.vectors)
     steps = steps.movedim(-1, 0).contiguous()
-    for rows in plane_slabs(geometry.shape):
+    parts = list(plane_slabs(geometry.shape))
+
+    def fill(number: int) -> None:
+        rows = parts[number]
         if separable is None:
             determinant[rows] = determinants(_gradient(field, geometry, rows) + torch.eye(3))
         else:
             determinant[rows] = _determinant_of_identity_plus(*separable.planes_of_slopes(steps, rows))
-        between_slabs()
+
+    share_out(len(parts), lambda _: fill, determinant.device, between_slabs)
     return Volume(determinant, geometry)
 
 
@@ -168,8 +173,8 @@ class FieldQuality:
         limits = _SMALLEST_DETERMINANT, _LARGEST_DETERMINANT
         return cls(
             folding_fraction=sum(int((part <= 0).sum()) for part in parts) / len(values),
-            jacobian_std=_standard_deviation(part.double() for part in parts),
-            log_jacobian_std=_standard_deviation(part.double().clamp_(*limits).log_() for part in parts),
+            jacobian_std=_standard_deviation(parts),
+            log_jacobian_std=_standard_deviation(part.clamp(*limits).log_() for part in parts),
             smallest_determinant=float(values.min()),
         )
 
@@ -232,13 +237,16 @@ def _determinant_of_identity_plus(x: torch.Tensor, y: torch.Tensor, z: torch.Ten
 
 
 def _standard_deviation(parts: Iterable[torch.Tensor]) -> float:
-    """Of the values of all parts."""
-    moments = [(len(part), *torch.var_mean(part, correction=0)) for part in parts]
-    counts, variances, means = (
-        torch.tensor(column, dtype=torch.float64) for column in zip(*moments, strict=True)
-    )
-    mean = (counts * means).sum() / counts.sum()
-    return float(((counts * (variances + (means - mean).square())).sum() / counts.sum()).sqrt())
+    """Of the values of all parts; each part's moments are those of single precision, their sums double."""
+    counts, means, variances = [], [], []
+    for part in parts:
+        mean = part.mean()
+        counts.append(float(len(part)))
+        means.append(float(mean))
+        variances.append(float((part - mean).square_().mean()))
+    n, m, v = (torch.tensor(column, dtype=torch.float64) for column in (counts, means, variances))
+    mean = (n * m).sum() / n.sum()
+    return float(((n * (v + (m - mean).square())).sum() / n.sum()).sqrt())
 
 
 def _inside(volume: Volume, mask: LabelMap | None) -> torch.Tensor:

@@ -59,13 +59,11 @@ class Separable:
 
         They are central, one-sided at the target's border, and 0 across a target of one plane.
         """
-        z, y, x = self.weights
-        near = z[rows]
-        return (
-            _product(values, near, y, _slopes(x)),
-            _product(values, near, _slopes(y), x),
-            _product(values, _slopes(z)[rows], y, x),
-        )
+        first, last = max(0, rows.start - 1), min(len(self.weights[0]), rows.stop + 1)
+        around = self.planes(values, slice(first, last))
+        here = slice(rows.start - first, rows.stop - first)
+        inside = around[:, here]
+        return _slope(inside, 3), _slope(inside, 2), _slope(around, 1)[:, here]
 
 
 def index_matrix(source: ImageGeometry, target: ImageGeometry, through: Matrix | None = None) -> Matrix:
@@ -95,20 +93,26 @@ def _weights(n: int, count: int, start: float, step: float, beyond: Literal["hol
     return (1 - distance).clamp(min=0).float()
 
 
-def _slopes(weights: torch.Tensor) -> torch.Tensor:
-    """The weights of differences between neighbouring rows, as `torch.gradient` takes them."""
-    if len(weights) < 2:
-        return torch.zeros_like(weights)
-    return torch.gradient(weights, dim=0, edge_order=1)[0]
+def _slope(values: torch.Tensor, axis: int) -> torch.Tensor:
+    """Differences between neighbours along an axis: central, one-sided at its ends."""
+    n = values.shape[axis]
+    if n < 2:
+        return torch.zeros_like(values)
+    out = torch.empty_like(values)
+    torch.sub(values.narrow(axis, 1, 1), values.narrow(axis, 0, 1), out=out.narrow(axis, 0, 1))
+    torch.sub(values.narrow(axis, n - 1, 1), values.narrow(axis, n - 2, 1), out=out.narrow(axis, n - 1, 1))
+    inner = out.narrow(axis, 1, n - 2)
+    torch.sub(values.narrow(axis, 2, n - 2), values.narrow(axis, 0, n - 2), out=inner).mul_(0.5)
+    return out
 
 
 def _product(values: torch.Tensor, z: torch.Tensor, y: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
+    """The longest products first, while there are few numbers: along x, along y, then along z."""
     used = z.abs().sum(0).nonzero().flatten()
     if not len(used):
         return values.new_zeros((values.shape[0], len(z), len(y), len(x)))
     low, high = int(used[0]), int(used[-1]) + 1
     z, y, x = (weights.to(values) for weights in (z[:, low:high], y, x))
-    near = torch.matmul(z, values[:, low:high].flatten(2))  # (C, d, H W)
-    lines = near.reshape(-1, values.shape[3]) @ x.T  # (C d H, W')
-    planes = lines.view(-1, values.shape[2], len(x))  # (C d, H, W')
-    return torch.matmul(y, planes).view(values.shape[0], len(z), len(y), len(x))
+    lines = values[:, low:high] @ x.T  # (C, d, H, W')
+    planes = (y @ lines).flatten(2)  # (C, d, H' W')
+    return torch.matmul(z, planes).view(values.shape[0], len(z), len(y), len(x))

@@ -5,7 +5,7 @@ Every transform here takes a point of the fixed scan to the corresponding point 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Protocol, TypeVar, runtime_checkable
@@ -13,6 +13,7 @@ from typing import Protocol, TypeVar, runtime_checkable
 import numpy as np
 import torch
 
+from pddnet.all_cores import share_out
 from pddnet.errors import InputError
 from pddnet.geometry import Frame, ImageGeometry, Matrix
 from pddnet.index_map import IndexMap, Shift
@@ -227,11 +228,13 @@ def resample(
     out = torch.empty(onto.shape, dtype=data.dtype)
     fill = moving.fill_value if isinstance(moving, Volume) else 0
     sample = _linear_at if isinstance(moving, Volume) else _nearest_at
-    for rows, index in _indices(moving.geometry, onto, transform):
+
+    def fill_planes(rows: slice, index: torch.Tensor) -> None:
         outside = within(index, data.shape).logical_not_()
         out[rows] = sample(data, index)
         out[rows].masked_fill_(outside, fill)
-        between_slabs()
+
+    _for_indices(moving.geometry, onto, transform, fill_planes, between_slabs)
     return replace(moving, data=out, geometry=onto)
 
 
@@ -246,24 +249,35 @@ def sampled_on(
             values[rows] = separable.planes(volume.data[None], rows)[0]
             between_slabs()
         return Volume(values, grid)
-    for rows, index in _indices(volume.geometry, grid, AffineTransform.identity()):
+
+    def fill_planes(rows: slice, index: torch.Tensor) -> None:
         values[rows] = _linear_at(volume.data, index)
-        between_slabs()
+
+    _for_indices(volume.geometry, grid, AffineTransform.identity(), fill_planes, between_slabs)
     return Volume(values, grid)
 
 
-def _indices(
-    scan: ImageGeometry, onto: ImageGeometry, transform: SpatialTransform
-) -> Iterator[tuple[slice, torch.Tensor]]:
-    """Planes of `onto` and where in `scan` its points come to lie: index (3, d, H, W), float32 or float64."""
+def _for_indices(
+    scan: ImageGeometry,
+    onto: ImageGeometry,
+    transform: SpatialTransform,
+    use: Callable[[slice, torch.Tensor], None],
+    between_slabs: Callable[[], None],
+) -> None:
+    """Tell `use` where in `scan` planes of `onto` come to lie: index (3, d, H, W), float32 or float64."""
     along = _index_map(scan, onto, transform)
     if along is not None:
-        for rows in plane_slabs(onto.shape):
-            yield rows, along.index(rows)
+        parts = list(plane_slabs(onto.shape))
+
+        def use_part(number: int) -> None:
+            use(parts[number], along.index(parts[number]))
+
+        share_out(len(parts), lambda _: use_part, torch.device("cpu"), between_slabs)
         return
     to_index = scan.matrix(Frame.LPS, Frame.INDEX)
     for rows, points in slabs(onto):
-        yield rows, transform_points_torch(to_index, transform.apply(points)).movedim(-1, 0)
+        use(rows, transform_points_torch(to_index, transform.apply(points)).movedim(-1, 0))
+        between_slabs()
 
 
 def _index_map(scan: ImageGeometry, onto: ImageGeometry, transform: SpatialTransform) -> IndexMap | None:

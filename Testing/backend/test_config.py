@@ -221,8 +221,8 @@ def test_instance_iterations_go_where_the_preset_refines() -> None:
 @pytest.mark.parametrize(
     ("name", "changes", "message"),
     [
-        ("fast", {"levels": 0}, "levels is 0 and preset fast has 5; choose 1 to 5, or leave it out"),
-        ("fast", {"levels": 6}, "choose 1 to 5"),
+        ("fast", {"levels": 0}, "levels is 0 and preset fast has 4; choose 1 to 4, or leave it out"),
+        ("fast", {"levels": 5}, "choose 1 to 4"),
         ("fast", {"smoothness": 0.0}, "smoothness is 0.0; a number above 0 is needed"),
         ("fast", {"smoothness": float("nan")}, "a number above 0"),
         ("fast", {"instance_iterations": -1}, "instance_iterations is -1; 0 .none. or more"),

@@ -61,6 +61,16 @@ def test_cells_fill_the_grid_and_are_centred_on_it(step: int) -> None:
         assert (line.min() + line.max()) / 2 == (n - 1) / 2
 
 
+@pytest.mark.parametrize("step", [1, 2, 4])
+def test_two_cells_along_each_axis_make_one_of_the_halved_lattice(step: int) -> None:
+    lattice = Lattice.of_cells(VOXELS, step)
+    halved = lattice.halved()
+    d, h, w = halved.shape
+    pairs = places(lattice)[:, : 2 * d, : 2 * h, : 2 * w].reshape(3, d, 2, h, 2, w, 2)
+    assert torch.equal(places(halved), pairs.mean((2, 4, 6)))
+    assert halved == Lattice.of_cells(VOXELS, 2 * step)
+
+
 @pytest.mark.parametrize("stride", [1, 2, 3])
 def test_every_nth_point_is_a_point_of_the_lattice(stride: int) -> None:
     thinned = places(HALF.every(stride))

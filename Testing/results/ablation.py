@@ -13,20 +13,29 @@ from variants import cells_of, head, pairs, run
 
 from pddnet.config import LatticeLevel, Preset, load_preset
 
-_LEVELS = 7
+_COARSE = (0.002, 0.01, 0.05, 0.25)
+# Levels that the preset no longer has, or has otherwise, as the recipe began.
+_FIRST = LatticeLevel(
+    step=8, spacing=16, reach=64, sub=2, features="coarse", couplings=(0.001, 0.003, 0.01, 0.03, 0.1, 0.3)
+)
+_SECOND = LatticeLevel(step=8, spacing=8, reach=24, sub=2, features="coarse", couplings=_COARSE)
+_THIRD = replace(_SECOND, step=4, reach=16)
+_LEVELS = 6
 
 
 def recipes(preset: Preset) -> Iterator[Preset]:
-    """Presets from plain levels to the whole recipe, each with one part more; the name says which.
+    """Presets from plain levels to the whole recipe, each with one change more; the name says which.
 
     Raises:
-        ValueError: the preset has not the seven levels that this table is about.
+        ValueError: the preset has not the six levels that this table is about.
     """
     levels = preset.lattice_levels
     if len(levels) != _LEVELS:
         raise ValueError(f"preset {preset.name} has {len(levels)} levels; the ablation is about {_LEVELS}")
-    first, fifth, sixth, last = levels[:3], levels[4], levels[5], levels[6]
+    fourth, fifth = replace(levels[2], intensity_weight=2.0), replace(levels[3], intensity_weight=3.0)
+    sixth, last = levels[4:]
     again = replace(fifth, reach=2 * fifth.step)  # one more at the same spacing
+    first = (_FIRST, _SECOND, _THIRD)
 
     def part(name: str, rows: tuple[LatticeLevel, ...], symmetric: bool = True, body: bool = True) -> Preset:
         rows = tuple(replace(row, symmetric=symmetric and row.symmetric) for row in rows)
@@ -36,10 +45,14 @@ def recipes(preset: Preset) -> Iterator[Preset]:
     yield part("plain levels L1-L3, L5, one more at its spacing", five, symmetric=False, body=False)
     yield part("+ symmetric at every level", five, body=False)
     yield part("+ body weights", five)
-    yield part("+ L4", (*levels[:5], again))
-    yield part("+ L6 twice (L6, L7) in place of the one more", (*levels[:6], sixth))
-    yield part("+ L8", (*levels[:6], sixth, replace(last, symmetric=True)))
-    yield part(f"L7 left out, L8 one way: {preset.name}", levels)
+    yield part("+ L4", (*first, fourth, fifth, again))
+    yield part("+ L6 twice (L6, L7) in place of the one more", (*first, fourth, fifth, sixth, sixth))
+    whole = (*first, fourth, fifth, sixth, sixth, replace(last, symmetric=True))
+    yield part("+ L8", whole)
+    yield part("L7 left out, L8 one way", (*first, fourth, fifth, sixth, last))
+    yield part("L2 left out", (_FIRST, _THIRD, fourth, fifth, sixth, last))
+    yield part("L1 reaches 32 voxels, L3 12", (*levels[:2], fourth, fifth, sixth, last))
+    yield part(f"intensities count more at L4 and L5: {preset.name}", levels)
 
 
 def main() -> None:

@@ -7,6 +7,7 @@ import slicer
 
 from desktop.panel import openPanel, result, segmentation, volume
 from desktop.widgets import unwrap
+from pddnet.config import load_preset
 from PDDRegistrationLib.parameters import RegistrationParameters
 
 
@@ -144,10 +145,10 @@ def test_a_choice_between_scans_of_one_name_counts(panel):
 
 
 def test_levels_are_limited_to_those_of_the_preset(panel):
-    panel.parameters.preset = "fast"
-    assert panel.ui.levelsSpinBox.maximum == 5
-    panel.parameters.preset = "abdomen-ct"
-    assert panel.ui.levelsSpinBox.maximum == 7
+    for name in ("fast", "brain-mr"):
+        panel.parameters.preset = name
+        assert panel.ui.levelsSpinBox.maximum == len(load_preset(name).levels)
+    assert len(load_preset("fast").levels) != len(load_preset("brain-mr").levels)
 
 
 def test_a_bundle_brings_everything_back(panel, scene, tmp_path):
