@@ -65,6 +65,8 @@ class LatticeLevel:
         regulariser: "quadratic" (the quadratic mean field) or "min-convolution" (the paper's two rounds).
         couplings: for the quadratic mean field, the weight of |label - mean|^2 in each round, per squared half-voxel
             pair (2 working voxels).
+        means: for the quadratic mean field, how often its outcome is averaged over neighbouring control points: what
+            more than once takes from the detail of one level, the next can put back, and the field is more regular.
         scale: for min-convolution, what the dissimilarity is multiplied by.
         symmetric: make the forward and backward fields more nearly inverse after this level.
     """
@@ -77,6 +79,7 @@ class LatticeLevel:
     intensity_weight: float = 1.0
     regulariser: Regulariser = "quadratic"
     couplings: tuple[float, ...] = ()
+    means: int = 1
     scale: float = 1.0
     symmetric: bool = True
 
@@ -104,6 +107,8 @@ class LatticeLevel:
             raise InputError("a level with the quadratic regulariser needs a list of couplings")
         if min(self.couplings, default=0.0) < 0:
             raise InputError(f"a level has the couplings {self.couplings}; none may be below 0")
+        if self.means < 1:
+            raise InputError(f"a level has means {self.means}; 1 or more are needed")
 
 
 @dataclass(frozen=True)
@@ -235,7 +240,7 @@ def overridden(
     Args:
         levels: run only the first so many; None for all.
         smoothness: above 1 neighbouring control points hold together more, below 1 less. It multiplies the couplings
-            of the quadratic mean field and divides the scale of min-convolution.
+            of the quadratic mean field and divides the scale of min-convolution; each doubling adds one of its means.
         instance_iterations: steps of gradient descent: after each level of the published network, after the last one
             of other presets; None as the preset says.
 
@@ -270,7 +275,8 @@ def _adjusted(level: Level, smoothness: float, instance_iterations: int | None) 
         )
     if level.regulariser == "min-convolution":
         return replace(level, scale=level.scale / smoothness)
-    return replace(level, couplings=tuple(coupling * smoothness for coupling in level.couplings))
+    couplings = tuple(coupling * smoothness for coupling in level.couplings)
+    return replace(level, couplings=couplings, means=max(1, level.means + round(math.log2(smoothness))))
 
 
 @lru_cache(maxsize=32)

@@ -66,6 +66,7 @@ def quadratic_mean_field(
     weights: torch.Tensor,
     couplings: Sequence[float],
     between_blocks: Callable[[], None] | None = None,
+    means: int = 1,
 ) -> torch.Tensor:
     """Displacement of every control point.
 
@@ -75,6 +76,7 @@ def quadratic_mean_field(
         weights: (D, H, W), how much a control point counts in its neighbours' means.
         couplings: the weight of |label - mean|^2 in each round, in dissimilarity per squared unit of the labels.
         between_blocks: called after each block of control points, where a caller may stop.
+        means: how often the last round's labels are averaged over neighbours, at least once.
 
     Returns:
         (D, H, W, 3), in the labels' unit.
@@ -85,7 +87,10 @@ def quadratic_mean_field(
         best = least_cost_displacement(flat, labels, mean, coupling, between_blocks)
         mean = weighted_box_mean(best.view(*weights.shape, 3), weights).view(-1, 3)
     assert mean is not None  # the loop runs at least once
-    return mean.view(*weights.shape, 3)
+    mean = mean.view(*weights.shape, 3)
+    for _ in range(means - 1):
+        mean = weighted_box_mean(mean, weights)
+    return mean
 
 
 def least_cost_displacement(

@@ -166,7 +166,7 @@ def _by_quadratic_mean_field(
     """
     smooth_in_place(cost, weights, between_chunks)
     couplings = [coupling / FIELD_STEP**2 for coupling in level.couplings]  # per squared working voxel
-    mean = quadratic_mean_field(cost, labels, weights, couplings, between_chunks)
+    mean = quadratic_mean_field(cost, labels, weights, couplings, between_chunks, level.means)
     return mean, [cost_spread(cost, labels, temperature, between_chunks)] if measured else []
 
 

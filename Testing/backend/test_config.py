@@ -135,6 +135,7 @@ REFUSED = {
     "a number for a list": (VALID.replace("[0.1]", "0.1"), "couplings = 0.1; a list of numbers"),
     "text in a list": (VALID.replace("[0.1]", "[0.1, 'x']"), "a list of numbers"),
     "a negative coupling": (VALID.replace("[0.1]", "[0.1, -1]"), "couplings .* below 0"),
+    "no mean over neighbours": (VALID + "means = 0", "means 0; 1 or more"),
     "no couplings": (VALID.replace("[0.1]", "[]"), "needs a list of couplings"),
     "a spacing between steps": (VALID.replace("spacing = 4", "spacing = 5"), "multiples of the step"),
     "a reach between steps": (VALID.replace("reach = 6", "reach = 7"), "multiples of the step"),
@@ -207,7 +208,15 @@ def test_smoothness_multiplies_couplings_and_divides_the_scale_of_min_convolutio
     level = LatticeLevel(step=2, spacing=4, reach=6, features="fine", couplings=(0.1, 0.4), scale=3.0)
     paper = replace(level, regulariser="min-convolution", couplings=())
     smoother = overridden(Preset("", "", (level, paper)), smoothness=2.0).lattice_levels
-    assert smoother == (replace(level, couplings=(0.2, 0.8)), replace(paper, scale=1.5))
+    assert smoother == (replace(level, couplings=(0.2, 0.8), means=2), replace(paper, scale=1.5))
+
+
+@pytest.mark.parametrize(
+    ("smoothness", "means"), [(0.01, 1), (0.5, 2), (0.8, 3), (1.0, 3), (1.3, 3), (2.0, 4), (8.0, 6)]
+)
+def test_each_doubling_of_smoothness_adds_a_mean_and_one_always_stays(smoothness: float, means: int) -> None:
+    level = LatticeLevel(step=2, spacing=4, reach=6, features="fine", couplings=(0.1,), means=3)
+    assert overridden(Preset("", "", (level,)), smoothness=smoothness).lattice_levels[0].means == means
 
 
 def test_instance_iterations_go_where_the_preset_refines() -> None:

@@ -71,6 +71,17 @@ def test_the_couplings_and_their_order_matter() -> None:
     assert not torch.equal(found, quadratic_mean_field(cost, labels, weights, [10.0, 0.01, 1.0]))
 
 
+@pytest.mark.parametrize("means", [1, 2, 3])
+def test_the_last_labels_are_averaged_over_neighbours_as_often_as_asked(means: int) -> None:
+    cost, labels, weights = problem()
+    expected = oracle.quadratic_mean_field(cost.numpy(), labels.numpy(), weights.numpy(), COUPLINGS)
+    for _ in range(means - 1):
+        expected = oracle.box_mean(expected, weights.numpy())
+    found = quadratic_mean_field(cost, labels, weights, COUPLINGS, means=means)
+    np.testing.assert_allclose(found, expected, atol=1e-12)
+    assert (means == 1) == torch.equal(found, quadratic_mean_field(cost, labels, weights, COUPLINGS))
+
+
 def test_nothing_depends_on_the_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     cost, labels, weights = problem()
     whole = quadratic_mean_field(cost, labels, weights, COUPLINGS)

@@ -229,6 +229,16 @@ def test_only_a_symmetric_level_searches_backward() -> None:
     assert (inner(found.forward) - torch.tensor([2.0, 2.0, -2.0])).abs().amax(1).median() < 0.05
 
 
+def test_more_means_make_the_field_more_regular_and_keep_the_shift_they_share() -> None:
+    fixed, moving = shifted_pair((2, 2, -2))
+    noisy = scan(moving.image + 0.15 * torch.randn_like(moving.image))
+    fields = [run(fixed, noisy, replace(LEVELS["fine"], symmetric=False, means=n)).forward for n in (1, 3)]
+    rough, regular = (torch.diff(field, dim=3).abs().mean() for field in fields)
+    assert 0 < regular < 0.85 * rough
+    for field in fields:
+        assert (inner(field).median(0).values - torch.tensor([2.0, 2.0, -2.0])).abs().max() < 0.2
+
+
 def test_swapping_the_scans_swaps_the_fields() -> None:
     fixed, moving = scan(smooth_image()), scan(smooth_image())
     there, back = run(fixed, moving, LEVELS["fine"]), run(moving, fixed, LEVELS["fine"])
