@@ -11,10 +11,8 @@ from pddnet.all_cores import share_out
 
 Shape = tuple[int, int, int]
 
-_TILE: Shape = (4, 4, 4)  # control points of a tile; each tile is one matrix product
-_FLAT_TILE: Shape = (2, 4, 4)  # with few channels the products cost less than writing what no point asks for
-_FEW_CHANNELS = 32
-_PRODUCT_ENTRIES = 1 << 20  # of the tiles a thread works on at once
+_TILE: Shape = (2, 4, 4)  # control points of a tile; each tile is one matrix product
+_PRODUCT_ENTRIES = 1 << 18  # of the tiles a thread works on at once: they stay near its core
 
 
 def lattice_labels(radius: int, like: torch.Tensor) -> torch.Tensor:
@@ -76,10 +74,10 @@ class _Tiles:
     """Control points in tiles of `size`, `count` of them along each axis, the last ones filled up with zeros."""
 
     def __init__(self, points: torch.Tensor, stride: int, radius: int) -> None:
-        channels, *shape = points.shape
+        shape = points.shape[1:]
         self.stride, self.radius, self.width = stride, radius, 2 * radius + 1
         self.shape: Shape = (shape[0], shape[1], shape[2])
-        self.size = _FLAT_TILE if channels < _FEW_CHANNELS else _TILE
+        self.size = _TILE
         self.count = [-(-n // t) for n, t in zip(self.shape, self.size, strict=True)]
         self.seen = [(t - 1) * stride + self.width for t in self.size]  # cells a tile's windows cover
         entries = self.count[2] * self.size[0] * self.size[1] * self.size[2] * _product(self.seen)

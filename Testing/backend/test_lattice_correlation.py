@@ -26,10 +26,10 @@ def by_both_tiles(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     points = at_control_points(fixed, stride)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "_FEW_CHANNELS", 0)
+        patch.setattr(module, "_TILE", (4, 4, 4))
         patch.setattr(module, "_PRODUCT_ENTRIES", 1)  # one row of tiles at a time
         cubes = lattice_dissimilarity(points, moving, stride, radius)
-        patch.setattr(module, "_FEW_CHANNELS", 10**6)
+        patch.setattr(module, "_TILE", (2, 4, 4))
         patch.setattr(module, "_PRODUCT_ENTRIES", 10**9)
         return cubes, lattice_dissimilarity(points, moving, stride, radius)
 
