@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,8 +22,14 @@ from pddnet.features.obelisk import Obelisk, ObeliskConfig, infer_config
 from pddnet.network import PddNet
 from pddnet.published_weights import CheckpointError, fetch_weights, file_sha256, published_weights
 from pddnet.regularisation import PUBLISHED_WEIGHTS
+from pddnet.trained_weights import (
+    FORMAT,
+    check_state,
+    read_content,
+    update_with_tensors,
+    write_whole,
+)
 
-FORMAT = "pddnet-checkpoint"
 VERSION = 1
 
 __all__ = [
@@ -73,10 +78,7 @@ class Checkpoint:
     def sha256(self) -> str:
         """Over the configuration and every tensor's name, type, shape and values; not over the notes."""
         digest = hashlib.sha256(json.dumps(self._config(), sort_keys=True).encode())
-        for name in sorted(self.state):
-            tensor = self.state[name].detach().cpu().contiguous()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.numpy().tobytes())
+        update_with_tensors(digest, self.state)
         return digest.hexdigest()
 
     def _config(self) -> dict[str, Any]:
@@ -85,7 +87,6 @@ class Checkpoint:
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint; the file appears whole or not at all."""
-    target = Path(path)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -95,16 +96,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "licence": checkpoint.licence,
         "training_note": checkpoint.training_note,
     }
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, content)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -113,7 +105,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: no such file; damaged; another format or version; a hash or shapes that do not fit.
     """
-    content = _read(path)
+    content = read_content(path)
     if content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is no checkpoint of ours (format {content.get('format')!r}); "
@@ -139,7 +131,7 @@ def load_network(path_or_name: str | os.PathLike[str], *, expected_sha256: str |
     path = fetch_weights(str(path_or_name)) if str(path_or_name) in known else Path(path_or_name)
     if expected_sha256 is not None and file_sha256(path) != expected_sha256.lower():
         raise CheckpointError(f"{path} does not have the SHA-256 {expected_sha256}; another file is needed")
-    content = _read(path)
+    content = read_content(path)
     if "format" in content:
         return _checked(path, content).network()
     return PddNet(_published_features(path, content), PUBLISHED_WEIGHTS).eval()
@@ -148,24 +140,6 @@ def load_network(path_or_name: str | os.PathLike[str], *, expected_sha256: str |
 def load_features(path_or_name: str | os.PathLike[str], *, expected_sha256: str | None = None) -> Obelisk:
     """The feature network alone; arguments and errors as for `load_network`."""
     return load_network(path_or_name, expected_sha256=expected_sha256).features
-
-
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
-        raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}); a weights file is needed"
-        ) from error
-    except Exception as error:  # what a damaged file makes the unpickler raise is not documented
-        raise CheckpointError(
-            f"{path} is damaged or no weights file ({type(error).__name__}); copy or fetch it again"
-        ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise CheckpointError(
-            f"{path} holds a {type(content).__name__}; a checkpoint or a state dict is needed"
-        )
-    return dict(content)
 
 
 def _checked(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Checkpoint:
@@ -186,7 +160,7 @@ def _checked(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Checkp
         network = _empty_network(checkpoint)
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} has a configuration that cannot be used: {error}") from error
-    _check_state(path, state, network.state_dict())
+    check_state(path, state, network.state_dict())
     if checkpoint.sha256 != content["sha256"]:
         raise CheckpointError(
             f"{path} does not have the SHA-256 it was saved with: it was damaged or changed; copy it again"
@@ -199,20 +173,6 @@ def _empty_network(checkpoint: Checkpoint) -> PddNet:
         raise InputError(f"reduction is {checkpoint.reduction!r}; 'sum' or 'mean' is needed")
     with torch.device("meta"):
         return PddNet(checkpoint.features, reduction=checkpoint.reduction)
-
-
-def _check_state(path: str | os.PathLike[str], state: object, expected: Mapping[str, torch.Tensor]) -> None:
-    if not isinstance(state, Mapping) or state.keys() != expected.keys():
-        raise CheckpointError(
-            f"{path} does not hold the tensors of a network of its configuration; train it again"
-        )
-    for name, tensor in expected.items():
-        found = state[name]
-        if not isinstance(found, torch.Tensor) or found.shape != tensor.shape or found.dtype != tensor.dtype:
-            shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-            raise CheckpointError(
-                f"{path} has {shape} for {name}; {tensor.dtype} {tuple(tensor.shape)} is needed"
-            )
 
 
 def _published_features(path: str | os.PathLike[str], state: Mapping[str, Any]) -> Obelisk:
