@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -45,6 +46,22 @@ def write_scans(folder: Path) -> dict[str, tuple[Path, Path]]:
         write_volume(files[name][0], Volume(100.0 * labels.data + 10 * noise, GRID))
         write_label_map(files[name][1], labels)
     return files
+
+
+def write_dataset(folder: Path, **changes: Any) -> Path:
+    """Write all scans and the JSON file that names them, two folds included; `changes` replace its entries."""
+    files = write_scans(folder)
+    content = {
+        "name": "boxes",
+        "labels": {str(code): name for code, name in NAMES.items()},
+        "cases": [{"name": n, "image": i.name, "labels": s.name} for n, (i, s) in files.items()],
+        "folds": [{"train": list(fold.train), "test": list(fold.test)} for fold in FOLDS],
+    }
+    path = folder / "dataset.json"
+    path.write_text(
+        json.dumps({k: v for k, v in (content | changes).items() if v is not None}), encoding="utf-8"
+    )
+    return path
 
 
 @dataclass(frozen=True)

@@ -72,7 +72,7 @@ class MethodResult:
 def run_study(
     study: Study,
     contenders: Sequence[Contender],
-    on_method: Callable[[Sequence[MethodResult]], None] = lambda _: None,
+    on_method: Callable[[Sequence[MethodResult]], object] = lambda _: None,
 ) -> tuple[MethodResult, ...]:
     """Measure all methods, one after the other.
 

@@ -15,6 +15,8 @@ from pddnet.cross_validation.methods import Found, Hooks, measured
 from pddnet.cross_validation.pairs import Split
 from pddnet.devices import resolve_device
 from pddnet.job_files import sha256
+from pddnet.published import network_of
+from pddnet.published_weights import CheckpointError
 from pddnet.registration import register
 from pddnet.strict_json import to_json
 from pddnet.volume import Volume
@@ -67,7 +69,11 @@ class PresetMethod:
         return f"pddnet {self.name}"
 
     def absent(self) -> str | None:
-        """It is always there."""
+        """Why the weights that it needs cannot be had."""
+        try:
+            network_of(self.preset, torch.device("cpu"))
+        except CheckpointError as error:
+            return str(error)
         return None
 
     def for_fold(self, fold: Split, hooks: Hooks) -> ReadyPreset:
