@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from pathlib import Path
 
 from pddnet.commands import Answer
 from pddnet.cross_validation.cache import Cache
@@ -12,6 +13,8 @@ from pddnet.cross_validation.methods import Contender
 from pddnet.cross_validation.pairs import ScanPair, pairs_of
 from pddnet.cross_validation.report import Setting, table_of, write_report
 from pddnet.cross_validation.runner import Study, run_study
+from pddnet.cross_validation.trained import Trainings
+from pddnet.cross_validation.training_plan import TrainingPlan
 from pddnet.data import Dataset, Fold
 from pddnet.devices import resolve_device
 from pddnet.errors import InputError
@@ -28,7 +31,8 @@ def benchmark(arguments: argparse.Namespace, interruption: Interruption) -> Answ
     check_output_folder(arguments.out)
     device = resolve_device(arguments.device)
     dataset = Dataset.read(arguments.dataset)
-    contenders = contenders_of(arguments.methods.split(","), Options(str(device)))
+    trainings = _trainings(arguments, dataset, str(device))
+    contenders = contenders_of(arguments.methods.split(","), Options(str(device), trainings))
     reference = _reference(arguments.reference, contenders)
     folds = _folds(dataset, arguments.folds, arguments.seed)
     pairs = pairs_of(folds, arguments.pairs, arguments.seed)
@@ -64,6 +68,19 @@ def dataset(arguments: argparse.Namespace, interruption: Interruption) -> Answer
         display.close()
     text = f"{len(made['cases'])} synthetic patients; the data set is {arguments.out / DATASET}"
     return Answer(made, text)
+
+
+def _trainings(arguments: argparse.Namespace, dataset: Dataset, device: str) -> Trainings:
+    file: Path | None = arguments.training
+    return Trainings(
+        dataset=dataset,
+        file=arguments.dataset,
+        plan=TrainingPlan.default(dataset) if file is None else TrainingPlan.read(file),
+        folder=arguments.out / "training",
+        device=device,
+        seed=arguments.seed,
+        iterations=arguments.iterations,
+    )
 
 
 def _folds(dataset: Dataset, asked: int | None, seed: int) -> tuple[Fold, ...]:
