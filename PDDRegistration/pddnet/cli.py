@@ -1,4 +1,4 @@
-"""The command line: `pddnet register | warp | invert | evaluate | info | demo | bench`.
+"""The command line: `pddnet register | warp | invert | evaluate | info | train | demo | bench`.
 
 Exit codes: 0 done, 1 unexpected failure, 2 usage or input, 3 not enough memory, 130 cancelled. Results go to
 standard output, everything else to standard error; every failure is one sentence that says what to do.
@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pddnet
-from pddnet.errors import InputError, RegistrationCancelled, is_out_of_memory
+from pddnet.errors import InputError, RegistrationCancelled, TrainingCancelled, is_out_of_memory
 from pddnet.process import (
     keep_freed_memory,
     leave_at_once,
@@ -76,6 +76,10 @@ def _work(command: str) -> Callable[[argparse.Namespace, Interruption], Answer]:
         from pddnet.bench_commands import bench
 
         return bench
+    if command == "train":
+        from pddnet.train_commands import train_command
+
+        return train_command
     from pddnet.commands import BY_NAME
 
     return BY_NAME[command]
@@ -84,6 +88,8 @@ def _work(command: str) -> Callable[[argparse.Namespace, Interruption], Answer]:
 def _explain(error: BaseException) -> tuple[int, str]:
     """The exit code of an exception and a sentence about it."""
     text = " ".join(str(error).split())
+    if isinstance(error, TrainingCancelled):
+        return CANCELLED, text
     if isinstance(error, RegistrationCancelled | KeyboardInterrupt):
         return CANCELLED, "cancelled; nothing was written"
     if is_out_of_memory(error):
@@ -246,6 +252,26 @@ def _add_bench(command: argparse.ArgumentParser) -> None:
         _add_common(benchmark)
 
 
+def _add_train(command: argparse.ArgumentParser) -> None:
+    add = command.add_argument
+    add(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="TOML file that says what to train, on what",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where results go; the file's name without .toml by default",
+    )
+    add("--iterations", type=_count, metavar="N", help="instead of the configuration's")
+    add("--resume", action="store_true", help="go on where an earlier run in the same folder stopped")
+    _add_device(command)
+
+
 def _count(text: str) -> int:
     """A whole number of at least 1."""
     if not text.isdecimal() or int(text) < 1:
@@ -277,6 +303,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], bool, str]
     "invert": (_add_invert, True, "write the transform from moving to fixed points"),
     "evaluate": (_add_evaluate, False, "judge a registration by labels, landmarks and its transform"),
     "info": (_add_info, False, "show versions, devices, presets and memory"),
+    "train": (_add_train, True, "train a registration on a data set"),
     "demo": (_add_demo, True, "make two scans, register them and show the results"),
     "bench": (_add_bench, False, "measure how fast this machine registers"),
 }
