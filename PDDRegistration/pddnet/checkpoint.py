@@ -1,5 +1,6 @@
-"""Weights on disk: our own checkpoint, and the published weights.
+"""Weights on disk: our own checkpoints, and the published weights.
 
+A checkpoint of the first version holds a `PddNet` alone; `trained_weights.py` has the second version.
 A checkpoint says what it is: format, version, configuration, a hash over configuration and tensors, a licence
 and a note on its training. Files are only ever read with `weights_only=True`, so that a file cannot run code.
 """
@@ -18,17 +19,22 @@ import torch
 
 from pddnet.correlation import Reduction
 from pddnet.errors import InputError
+from pddnet.features.mind_features import MindFeatures
 from pddnet.features.obelisk import Obelisk, ObeliskConfig, infer_config
 from pddnet.network import PddNet
 from pddnet.published_weights import CheckpointError, fetch_weights, file_sha256, published_weights
 from pddnet.regularisation import PUBLISHED_WEIGHTS
 from pddnet.trained_weights import (
     FORMAT,
+    TrainedWeights,
     check_state,
     read_content,
+    state_of,
+    trained_of,
     update_with_tensors,
     write_whole,
 )
+from pddnet.trained_weights import VERSION as TRAINED
 
 VERSION = 1
 
@@ -65,8 +71,11 @@ class Checkpoint:
     @classmethod
     def of(cls, network: PddNet, licence: str, training_note: str = "") -> Checkpoint:
         """What to keep of a network; its tensors are copied to the CPU."""
-        state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-        return cls(network.features.config, network.reduction, state, licence, training_note)
+        if not isinstance(network.features, Obelisk):
+            raise InputError(
+                "this network has features made by hand; save what was trained with save_trained"
+            )
+        return cls(network.features.config, network.reduction, state_of(network), licence, training_note)
 
     def network(self) -> PddNet:
         """The network, on the CPU, in eval mode."""
@@ -115,7 +124,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def load_network(path_or_name: str | os.PathLike[str], *, expected_sha256: str | None = None) -> PddNet:
-    """A network from our checkpoint, or published feature weights with the published regularisation.
+    """A network from our checkpoints, or published feature weights with the published regularisation.
 
     Args:
         path_or_name: a file, or a name of `published_weights`, which is fetched if it is not here.
@@ -132,6 +141,8 @@ def load_network(path_or_name: str | os.PathLike[str], *, expected_sha256: str |
     if expected_sha256 is not None and file_sha256(path) != expected_sha256.lower():
         raise CheckpointError(f"{path} does not have the SHA-256 {expected_sha256}; another file is needed")
     content = read_content(path)
+    if content.get("version") == TRAINED:
+        return _trained_network(path, trained_of(path, content))
     if "format" in content:
         return _checked(path, content).network()
     return PddNet(_published_features(path, content), PUBLISHED_WEIGHTS).eval()
@@ -139,7 +150,12 @@ def load_network(path_or_name: str | os.PathLike[str], *, expected_sha256: str |
 
 def load_features(path_or_name: str | os.PathLike[str], *, expected_sha256: str | None = None) -> Obelisk:
     """The feature network alone; arguments and errors as for `load_network`."""
-    return load_network(path_or_name, expected_sha256=expected_sha256).features
+    features = load_network(path_or_name, expected_sha256=expected_sha256).features
+    if not isinstance(features, Obelisk):
+        raise CheckpointError(
+            f"{path_or_name} was trained with features made by hand; name weights of learned features"
+        )
+    return features
 
 
 def _checked(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Checkpoint:
@@ -173,6 +189,25 @@ def _empty_network(checkpoint: Checkpoint) -> PddNet:
         raise InputError(f"reduction is {checkpoint.reduction!r}; 'sum' or 'mean' is needed")
     with torch.device("meta"):
         return PddNet(checkpoint.features, reduction=checkpoint.reduction)
+
+
+def _trained_network(path: str | os.PathLike[str], weights: TrainedWeights) -> PddNet:
+    """The network inside a pdd-net that was trained; its settings are those of `learning.pdd_net`."""
+    if weights.kind != "pdd-net":
+        raise CheckpointError(
+            f"{path} holds a trained {weights.kind}; weights of a pdd-net are needed where a preset's levels use them"
+        )
+    config = weights.config
+    try:
+        learned = config["features"] == "obelisk"
+        features = ObeliskConfig(**config["obelisk"]) if learned else MindFeatures()
+        network = PddNet(features, reduction=config["reduction"], mean_field=config["mean_field"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} has a configuration that cannot be used: {error}") from error
+    inside = {name.removeprefix("network."): tensor for name, tensor in weights.state.items()}
+    check_state(path, inside, network.state_dict())
+    network.load_state_dict(inside)
+    return network.eval()
 
 
 def _published_features(path: str | os.PathLike[str], state: Mapping[str, Any]) -> Obelisk:

@@ -1,4 +1,4 @@
-"""The command line: `pddnet register | warp | invert | evaluate | info | demo | bench | benchmark | dataset`.
+"""The command line: `pddnet register | warp | invert | evaluate | info | train | benchmark | dataset | demo | bench`.
 
 Exit codes: 0 done, 1 unexpected failure, 2 usage or input, 3 not enough memory, 130 cancelled. Results go to
 standard output, everything else to standard error; every failure is one sentence that says what to do.
@@ -15,8 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pddnet
-from pddnet.cli_options import add_bench, add_benchmark, add_common, add_dataset, add_device, add_preset
-from pddnet.errors import InputError, RegistrationCancelled, is_out_of_memory
+from pddnet.cli_options import (
+    add_bench,
+    add_benchmark,
+    add_common,
+    add_dataset,
+    add_device,
+    add_preset,
+    add_train,
+)
+from pddnet.errors import InputError, RegistrationCancelled, TrainingCancelled, is_out_of_memory
 from pddnet.process import (
     keep_freed_memory,
     leave_at_once,
@@ -28,9 +36,7 @@ from pddnet.terminal import Interruption, native_messages_hidden
 if TYPE_CHECKING:
     from pddnet.commands import Answer
 
-_CANCELLED_SENTENCES = {
-    "benchmark": "cancelled; what was measured is kept, and the same command goes on from there",
-}
+_CANCELLED = {"benchmark": "cancelled; what was measured is kept, and the same command goes on from there"}
 OK, UNEXPECTED, BAD_INPUT, NOT_ENOUGH_MEMORY, CANCELLED = 0, 1, 2, 3, 130
 
 
@@ -49,9 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if parsed.debug:
             traceback.print_exc()
-        code, sentence = _explain(
-            error, _CANCELLED_SENTENCES.get(parsed.command, "cancelled; nothing was written")
-        )
+        code, sentence = _explain(error, parsed.command)
         print(f"pddnet {parsed.command}: {sentence}", file=sys.stderr)
         return code
     return OK
@@ -90,16 +94,22 @@ def _work(command: str) -> Callable[[argparse.Namespace, Interruption], Answer]:
         from pddnet.benchmark_commands import dataset
 
         return dataset
+    if command == "train":
+        from pddnet.train_commands import train_command
+
+        return train_command
     from pddnet.commands import BY_NAME
 
     return BY_NAME[command]
 
 
-def _explain(error: BaseException, if_cancelled: str) -> tuple[int, str]:
+def _explain(error: BaseException, command: str) -> tuple[int, str]:
     """The exit code of an exception and a sentence about it."""
     text = " ".join(str(error).split())
+    if isinstance(error, TrainingCancelled):
+        return CANCELLED, _CANCELLED.get(command, text)
     if isinstance(error, RegistrationCancelled | KeyboardInterrupt):
-        return CANCELLED, if_cancelled
+        return CANCELLED, _CANCELLED.get(command, "cancelled; nothing was written")
     if is_out_of_memory(error):
         return NOT_ENOUGH_MEMORY, text or "not enough memory; close other programs or choose a smaller preset"
     if isinstance(error, InputError):
@@ -238,6 +248,7 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], bool, str]
     "invert": (_add_invert, True, "write the transform from moving to fixed points"),
     "evaluate": (_add_evaluate, False, "judge a registration by labels, landmarks and its transform"),
     "info": (_add_info, False, "show versions, devices, presets and memory"),
+    "train": (add_train, True, "train a registration on a data set"),
     "demo": (_add_demo, True, "make two scans, register them and show the results"),
     "bench": (add_bench, False, "measure how fast this machine registers"),
     "benchmark": (add_benchmark, True, "compare registration methods by cross-validation on a data set"),

@@ -63,6 +63,27 @@ def add_bench(command: argparse.ArgumentParser) -> None:
         add_common(benchmark)
 
 
+def add_train(command: argparse.ArgumentParser) -> None:
+    """`pddnet train`."""
+    add = command.add_argument
+    add(
+        "--config",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="TOML file that says what to train, on what",
+    )
+    add(
+        "--out",
+        type=Path,
+        metavar="FOLDER",
+        help="where results go; the file's name without .toml by default",
+    )
+    add("--iterations", type=count, metavar="N", help="instead of the configuration's")
+    add("--resume", action="store_true", help="go on where an earlier run in the same folder stopped")
+    add_device(command)
+
+
 def add_benchmark(command: argparse.ArgumentParser) -> None:
     """`pddnet benchmark`."""
     add = command.add_argument

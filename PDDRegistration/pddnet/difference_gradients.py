@@ -81,17 +81,17 @@ def _squares_along_x(weights: torch.Tensor) -> torch.Tensor:
     return torch.cat((flat.square(), flat[:, :-1] * flat[:, 1:]), 1)
 
 
-def _weighted_samples(
-    lines: torch.Tensor, arriving: torch.Tensor, squares: torch.Tensor
-) -> torch.Tensor:
+def _weighted_samples(lines: torch.Tensor, arriving: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
     """Interpolate lines (Kh, X, C) along x, weight by (Kh, Kw, Ld, Lh, Lw), and spread over the columns again.
 
     Interpolation takes two neighbours, so all of it is a matrix with one diagonal on either side of the main one.
     """
     height, channels = lines.shape[0], lines.shape[2]
     by_line = arriving.permute(0, 2, 3, 1, 4).reshape(-1, len(squares))  # (Kh*Ld*Lh, Kw*Lw)
-    main, beside = (by_line @ squares).split(((squares.shape[1] + 1) // 2, squares.shape[1] // 2), 1)
-    columns = lines.view(-1, main.shape[1], channels)  # (Kh*Ld*Lh, W, C)
+    weights = by_line @ squares
+    width = (weights.shape[1] + 1) // 2
+    main, beside = weights[:, :width], weights[:, width:]
+    columns = lines.view(-1, width, channels)  # (Kh*Ld*Lh, W, C)
     out = columns * main[..., None]
     out[:, :-1].addcmul_(columns[:, 1:], beside[..., None])
     out[:, 1:].addcmul_(columns[:, :-1], beside[..., None])

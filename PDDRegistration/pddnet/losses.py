@@ -123,7 +123,9 @@ class _Transfer(torch.autograd.Function):
         by_point = gradient.permute(1, 3, 2, 0)  # (Kd, Kw, Kh, N)
         for k, arriving in enumerate(by_point):
             lines = ctx.planes.lines(k)  # (Kh, X, N)
-            columns = torch.bmm(arriving.transpose(0, 1), lines.transpose(1, 2)).transpose(0, 1)  # (Kw, Kh, X)
+            columns = torch.bmm(arriving.transpose(0, 1), lines.transpose(1, 2)).transpose(
+                0, 1
+            )  # (Kw, Kh, X)
             out[k] = ctx.planes.gathered(columns.reshape(width, height, *labels[:2], -1))
         return out, None, None
 

@@ -26,7 +26,7 @@ class PlaneLines:
 
     def lines(self, plane: int) -> torch.Tensor:
         """(Kh, Ld * Lh * W, C)."""
-        depth, height, width, channels = self._channels_last.shape
+        height, width, channels = self._channels_last.shape[1:]
         slices = self._z[plane] @ self._channels_last.flatten(1)  # (Ld, H*W*C)
         rows = self._y.flatten(0, 1) @ slices.view(-1, height, width * channels)  # (Ld, Kh*Lh, W*C)
         by_point = rows.view(len(rows), *self._y.shape[:2], -1).transpose(0, 1)  # (Kh, Ld, Lh, W*C)

@@ -72,9 +72,7 @@ INITIAL_WEIGHTS = RegularisationWeights(1.0, 0.1, 1.0, 1.0, 0.1, 1.0)
 class Regularisation(nn.Module):
     """Owns the six trainable scalars; what they do, with or without the mean field, is `regularise`."""
 
-    def __init__(
-        self, weights: RegularisationWeights = INITIAL_WEIGHTS, *, mean_field: bool = True
-    ) -> None:
+    def __init__(self, weights: RegularisationWeights = INITIAL_WEIGHTS, *, mean_field: bool = True) -> None:
         super().__init__()
         self.mean_field = mean_field
         self.data_weight = nn.Parameter(torch.tensor(float(weights.data_weight)))
@@ -110,7 +108,7 @@ def regularise(
     Args:
         dissimilarity: (Kd, Kh, Kw, Ld, Lh, Lw), any floating type; half precision is widened piece by piece.
         weights: the six scalars.
-        mean_field: False leaves out what neighbouring control points say to each other, as one of the paper's ablations.
+        mean_field: False leaves out what neighbouring control points say to each other (the paper's "w/o MF").
         between_chunks: called between pieces of work; what it raises ends the computation.
 
     Returns:

@@ -16,6 +16,8 @@ from pddnet import cli
 from pddnet.config import available_presets
 from pddnet.cross_validation import method_table
 from pddnet.cross_validation.method_table import Options, contenders_of
+from pddnet.cross_validation.trained import Trainings
+from pddnet.cross_validation.training_plan import TrainingPlan
 from pddnet.cross_validation.untrained import PresetMethod
 from pddnet.data import Dataset
 from pddnet.interop.simpleitk import read_label_map
@@ -152,26 +154,38 @@ class TestBenchmark:
         assert "the test case b has no label map" in capsys.readouterr().err
 
 
+@pytest.fixture
+def options(tmp_path: Path) -> Options:
+    (tmp_path / "scans").mkdir()
+    file = write_dataset(tmp_path / "scans")
+    dataset = Dataset.read(file)
+    return Options(
+        "cpu", Trainings(dataset, file, TrainingPlan.default(dataset), tmp_path / "training", "cpu")
+    )
+
+
 class TestMethodTable:
-    def test_before_comes_first_and_nothing_twice(self) -> None:
-        found = contenders_of(["fast", "identity", "FAST ", "before"], Options("cpu"))
+    def test_before_comes_first_and_nothing_twice(self, options: Options) -> None:
+        found = contenders_of(["fast", "identity", "FAST ", "before"], options)
         assert [method.name for method in found] == ["before", "fast", "identity"]
 
-    def test_presets_stand_for_all_presets(self) -> None:
-        found = contenders_of(["presets"], Options("cpu"))
+    def test_presets_stand_for_all_presets(self, options: Options) -> None:
+        found = contenders_of(["presets"], options)
         assert [method.name for method in found] == ["before", *available_presets()]
 
-    def test_a_preset_whose_weights_cannot_be_had_is_absent(self, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_preset_whose_weights_cannot_be_had_is_absent(
+        self, options: Options, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         def nothing(*_: object) -> None:
             raise CheckpointError("the weights cannot be fetched; check the network")
 
         monkeypatch.setattr("pddnet.published.load_network", nothing)
-        learned, made_by_hand = contenders_of(["pdd-net-2019", "fast"], Options("cpu"))[1:]
+        learned, made_by_hand = contenders_of(["pdd-net-2019", "fast"], options)[1:]
         assert learned.absent() == "the weights cannot be fetched; check the network"
         assert made_by_hand.absent() is None
 
-    def test_a_presets_identity_tells_its_settings(self) -> None:
-        fast, generic = contenders_of(["fast", "generic"], Options("cpu"))[1:]
+    def test_a_presets_identity_tells_its_settings(self, options: Options) -> None:
+        fast, generic = contenders_of(["fast", "generic"], options)[1:]
         assert isinstance(fast, PresetMethod)
         identities = [method.for_fold(FOLDS[0], None).identity for method in (fast, generic)]  # type: ignore[arg-type]
         assert identities[0]["preset"] != identities[1]["preset"]

@@ -58,7 +58,7 @@ class ReadyProgram:
     identity: Mapping[str, Any]
 
     def register(self, fixed: Volume, moving: Volume, folder: Path) -> Found:
-        """Run it; one that compares intensities gets them cut to the window that shows tissue, as our own methods do."""
+        """Run it; one that compares intensities gets them cut to the window of tissue, as our own methods do."""
         if self.method.by_intensity:
             intensity = resolved(Intensity(), fixed, moving)
             fixed, moving = (
@@ -75,7 +75,7 @@ def external_contenders(peers: Peers | None = None) -> tuple[ExternalContender, 
 
 
 def _identity(method: ExternalMethod) -> Mapping[str, Any]:
-    """What the results depend on: the commands with their settings, the files they run and read, a package's version."""
+    """What the results depend on: commands and settings, the files they run and read, versions of packages."""
     with tempfile.TemporaryDirectory(prefix="pddnet-benchmark-") as place:
         folder = Path(place)
         commands = method.commands(Files(folder / "fixed.nii.gz", folder / "moving.nii.gz", folder))

@@ -82,9 +82,9 @@ def _makers(options: Options) -> dict[str, Callable[[], Contender]]:
     }
     for preset in available_presets():
         makers[preset] = _preset(preset, options.device)
-    for method in (*(TrainedMethod(row, options.trainings) for row in ROWS), *external_contenders()):
-        makers[method.name] = _given(method)
-    return makers
+    learned = (TrainedMethod(row, options.trainings) for row in ROWS)
+    others: tuple[Contender, ...] = (*learned, *external_contenders())
+    return makers | {method.name: _given(method) for method in others}
 
 
 def _given(method: Contender) -> Callable[[], Contender]:

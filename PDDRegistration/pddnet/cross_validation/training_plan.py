@@ -93,7 +93,7 @@ class TrainingPlan:
             settings |= own.pop("settings", {})
             table |= own
         table |= {"dataset": str(dataset), "method": method, "cases": list(cases), "seed": seed}
-        table["settings"] = settings | changes
+        table["settings"] = settings | dict(changes)
         table.setdefault("tensorboard", False)
         config = from_json(TrainingConfig, table, f"the training of {row}")
         return config if iterations is None else replace(config, iterations=iterations)

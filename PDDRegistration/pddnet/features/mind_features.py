@@ -17,8 +17,6 @@ class MindFeatures(nn.Module):
 
     channels = CHANNELS
 
-    def forward(
-        self, image: torch.Tensor, between_chunks: Callable[[], None] | None = None
-    ) -> torch.Tensor:
+    def forward(self, image: torch.Tensor, between_chunks: Callable[[], None] | None = None) -> torch.Tensor:
         """The descriptors of an image; see the class."""
         return mind_ssc(image, stride=STRIDE, between_slabs=between_chunks)

@@ -87,7 +87,9 @@ class Obelisk(nn.Module):
         """Features of an image (B, 1, D, H, W); see the class."""
         shape = feature_shape(image)
         if self.config.axis_order == "xyz":
-            return reverse_axes(self._features(reverse_axes(image), (shape[2], shape[1], shape[0]), between_chunks))
+            return reverse_axes(
+                self._features(reverse_axes(image), (shape[2], shape[1], shape[0]), between_chunks)
+            )
         return self._features(image, shape, between_chunks)
 
     def _features(
@@ -204,9 +206,7 @@ def _mixed_differences(
     return mixed.view(batch, -1, *shape)
 
 
-def _differences(
-    edges: torch.Tensor, offsets: torch.Tensor, shape: tuple[int, int, int]
-) -> torch.Tensor:
+def _differences(edges: torch.Tensor, offsets: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
     """First minus second sample of each pair of offsets (2, n, 3) around each feature: (n, D, H, B, C, W).
 
     The positions of one offset form a product grid, so that trilinear sampling is a matrix along each axis. The
@@ -223,8 +223,8 @@ def _differences(
     lines = (along_y.flatten(0, 1) @ rows).view(len(y), shape[1], edges.shape[2], -1)  # (2n, H, d, B*C*w)
     planes = along_z @ lines.transpose(1, 2).flatten(2)  # (2n, D, H*B*C*w)
     samples = planes.view(len(y), -1, width) @ along_x.transpose(1, 2)
-    first, second = samples.view(2, -1, *shape[:2], batch, channels, shape[2])
-    return first - second
+    both = samples.view(2, -1, *shape[:2], batch, channels, shape[2])
+    return both[0] - both[1]
 
 
 def _sampling_matrices(offsets: torch.Tensor, count: int, size: int) -> torch.Tensor:

@@ -15,8 +15,14 @@ from pddnet.features.obelisk import ObeliskConfig
 from pddnet.instance_optimisation import STEADY_FIT, optimise_instance
 from pddnet.learning.checkpointing import features_of_both
 from pddnet.learning.trainable import TrainableRegistration, TrainingPair
-from pddnet.losses import diffusion, mind_loss, non_local_label_loss, soft_dice_loss
-from pddnet.losses import warp_holding_border, warped_label_loss
+from pddnet.losses import (
+    diffusion,
+    mind_loss,
+    non_local_label_loss,
+    soft_dice_loss,
+    warp_holding_border,
+    warped_label_loss,
+)
 from pddnet.network import Level, PddNet, PddNetOutput
 from pddnet.regularisation import INITIAL_WEIGHTS, upsample_displacement
 from pddnet.search import displacement_from_features, probabilities_from_features
@@ -82,9 +88,7 @@ class TrainablePddNet(TrainableRegistration):
         super().__init__()
         self.settings = settings
         features = MindFeatures() if settings.features == "mind-ssc" else settings.obelisk
-        self.network = PddNet(
-            features, INITIAL_WEIGHTS, settings.reduction, mean_field=settings.mean_field
-        )
+        self.network = PddNet(features, INITIAL_WEIGHTS, settings.reduction, mean_field=settings.mean_field)
         self.needs_labels = settings.supervision == "labels"
 
     @classmethod
@@ -142,7 +146,7 @@ class TrainablePddNet(TrainableRegistration):
         moving, fixed, weights = pair.moving_one_hot, pair.fixed_one_hot, pair.class_weights
         if moving is None or fixed is None or weights is None:
             raise InputError(
-                "this pair has no labels and the loss needs them; add label maps, or set supervision = \"mind\""
+                'this pair has no labels and the loss needs them; add label maps, or set supervision = "mind"'
             )
         level, factor = self.settings.level, self.settings.label_weight
         if self.settings.label_loss == "non-local":
