@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -75,7 +76,7 @@ def test_set_up_commands_are_targets_of_the_makefile(readme: str, root: Path) ->
 
 
 def test_the_command_line_example_writes_its_results(readme: str, user_folder: Path) -> None:
-    (example,) = [command for command in commands(readme) if command[0] == "pddnet"]
+    (example,) = [command for command in commands(readme) if command[:2] == ["pddnet", "register"]]
     finished = run_in(user_folder, example)
     assert finished.returncode == 0, finished.stderr
     written = {file.name for file in (user_folder / example[example.index("--out") + 1]).iterdir()}
@@ -86,6 +87,20 @@ def test_the_command_line_example_writes_its_results(readme: str, user_folder: P
         "uncertainty.nii.gz",
         "report.json",
     } <= written
+
+
+def test_the_benchmark_example_writes_its_tables(readme: str, tmp_path: Path) -> None:
+    """On the middle of the patients, coarsely: whole ones would take minutes."""
+    make, measure = (c for c in commands(readme) if c[:2] in (["pddnet", "dataset"], ["pddnet", "benchmark"]))
+    for command in ([*make, "--size", "24x20x26", "--spacing", "6"], measure):
+        finished = run_in(tmp_path, command)
+        assert finished.returncode == 0, finished.stderr
+    out = tmp_path / measure[measure.index("--out") + 1]
+    named = re.findall(r"`comparison/` then holds ([^:]*):", readme)[0]
+    assert {file.name for file in out.iterdir() if file.is_file()} == set(re.findall(r"`([^`]+)`", named))
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert [method["name"] for method in results["methods"]] == ["before", "fast", "abdomen-ct"]
+    assert [len(method["scores"]) for method in results["methods"]] == [3, 3, 3]
 
 
 def test_the_python_example_brings_the_organ_back(readme: str, user_folder: Path) -> None:

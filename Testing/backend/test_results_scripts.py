@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -10,8 +11,15 @@ import numpy as np
 import pytest
 import torch
 
+from pddnet import cli
 from pddnet.config import load_preset
+from pddnet.cross_validation.method_table import Options, contenders_of
+from pddnet.cross_validation.pairs import pairs_of
+from pddnet.cross_validation.trained import TrainedMethod, Trainings
+from pddnet.cross_validation.training_plan import TrainingPlan
+from pddnet.data import Case, Dataset, Fold
 from pddnet.interop.simpleitk import read_volume
+from pddnet.learning.registry import create
 from pddnet.synthetic import synthetic_deformation
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform
@@ -22,6 +30,7 @@ try:
     import ablation
     import canvas
     import known_truth
+    import learning
     import peer_programs
     import peers
     import report
@@ -69,7 +78,8 @@ class TestSections:
     def test_the_report_has_a_place_for_every_section(self) -> None:
         text = (FOLDER.parents[1] / "docs" / "results.md").read_text(encoding="utf-8")
         names = ["abdomen", "brain", "hippocampus", "peers abdomen", "peers brain", "ablation", "regularity"]
-        for name in (*names, "uncertainty"):
+        learned = [f"learning {task.name}" for task in learning.TASKS]
+        for name in (*names, "uncertainty", *learned):
             assert report.replaced(text, name, ["x"]) != text
 
 
@@ -209,3 +219,44 @@ class TestPrograms:
         assert not variants[0].body_weights
         assert not any(level.symmetric for level in variants[0].lattice_levels)
         assert len({variant.name for variant in variants}) == len(variants)
+
+
+class TestLearning:
+    def test_the_hippocampus_data_set_is_60_scans_named_relative_to_its_file(
+        self, shared: Path, tmp_path: Path
+    ) -> None:
+        file = learning.hippocampus_dataset(shared / "data", tmp_path / "deep" / "dataset.json")
+        entries = json.loads(file.read_text(encoding="utf-8"))["cases"]
+        assert not any(Path(entry[kind]).is_absolute() for entry in entries for kind in ("image", "labels"))
+        dataset = Dataset.read(file)
+        assert len(dataset.cases) == 60
+        assert dataset.labels("001").labels == [1, 2]
+        assert dataset.labels("001").geometry.is_close(dataset.image("001").geometry)
+        assert len(pairs_of(dataset.cross_validation(3, 0))) == 3 * 20 * 19
+
+    def test_a_folder_without_scans_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="holds no scans; name their folder with --data"):
+            learning.hippocampus_dataset(tmp_path, tmp_path / "dataset.json")
+
+    @pytest.mark.parametrize("task", learning.TASKS, ids=lambda task: task.name)
+    def test_each_tasks_methods_are_known_and_its_settings_make_their_networks(
+        self, task: learning.Task, tmp_path: Path
+    ) -> None:
+        dataset = Dataset("d", (Case("a", tmp_path, None), Case("b", tmp_path, None)), {1: "one", 2: "two"})
+        plan = TrainingPlan.read(task.plan)
+        trainings = Trainings(dataset, tmp_path / "d.json", plan, tmp_path, "cpu")
+        contenders = contenders_of(task.methods.split(","), Options("cpu", trainings))
+        assert task.reference in {contender.name for contender in contenders}
+        rows = [contender.row for contender in contenders if isinstance(contender, TrainedMethod)]
+        assert len(rows) >= 7
+        for row in rows:
+            config = trainings.config(row, Fold(("a",), ("b",)))
+            assert create(config.method, config.settings).config()
+
+    def test_the_command_is_one_that_pddnet_understands(self, tmp_path: Path) -> None:
+        for task in learning.TASKS:
+            arguments = learning.command(task, tmp_path / "d.json", tmp_path / "out", ["--iterations", "5"])
+            parsed = cli._parser().parse_args(arguments)
+            assert parsed.command == "benchmark"
+            assert (parsed.folds, parsed.pairs, parsed.iterations) == (3, task.pairs, 5)
+            assert parsed.training.is_file()
