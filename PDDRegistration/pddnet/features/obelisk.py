@@ -21,9 +21,10 @@ from pddnet.errors import InputError
 
 AxisOrder = Literal["zyx", "xyz"]
 STRIDE = 3
+OFFSET_SPREAD = 0.05  # standard deviation of the offsets before training, in the cube's coordinates
 
 _SAMPLES_IN_FLIGHT = 2**24
-_OFFSET_SPREAD = 0.05
+
 _NORMALISATIONS = ("batch0", "batch1", "batch2")
 
 
@@ -68,12 +69,16 @@ class Obelisk(nn.Module):
     """The feature network: image (B, 1, D, H, W) to features (B, channels, D // 3, H // 3, W // 3).
 
     Arrays go in and come out as (D, H, W) = (z, y, x) whatever `config.axis_order` says.
+
+    Args:
+        config: sizes.
+        offset_spread: standard deviation of the offsets before training, in the cube's coordinates.
     """
 
-    def __init__(self, config: ObeliskConfig) -> None:
+    def __init__(self, config: ObeliskConfig, offset_spread: float = OFFSET_SPREAD) -> None:
         super().__init__()
         self.config = config
-        self.offsets = nn.Parameter(torch.randn(2, config.offsets, 3) * _OFFSET_SPREAD)
+        self.offsets = nn.Parameter(torch.randn(2, config.offsets, 3) * offset_spread)
         self.layer0 = nn.Conv3d(1, config.edge_channels, 5, stride=2, padding=2, bias=False)
         self.batch0 = nn.BatchNorm3d(config.edge_channels)
         samples = config.edge_channels * config.offsets

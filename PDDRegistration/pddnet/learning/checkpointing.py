@@ -37,12 +37,16 @@ def _features(features: nn.Module, image: torch.Tensor) -> torch.Tensor:
 
 @contextmanager
 def statistics_kept(module: nn.Module) -> Iterator[None]:
-    """While an image is seen for the second time, batch normalisation does not count it again."""
+    """While an image is seen for the second time, batch normalisation does not count it again.
+
+    Its running statistics move by nothing; to leave them out would save other tensors than the first time.
+    """
     counting = [m for m in module.modules() if isinstance(m, nn.BatchNorm3d) and m.track_running_stats]
+    before = [(m.momentum, m.num_batches_tracked) for m in counting]
     for layer in counting:
-        layer.track_running_stats = False
+        layer.momentum, layer.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for layer in counting:
-            layer.track_running_stats = True
+        for layer, (momentum, seen) in zip(counting, before, strict=True):
+            layer.momentum, layer.num_batches_tracked = momentum, seen

@@ -12,12 +12,12 @@ import torch
 from pddnet.config import Intensity
 from pddnet.errors import InputError
 from pddnet.geometry import ImageGeometry
+from pddnet.grids import TO_RAS, centred_box
 from pddnet.preprocessing import Scaling, check_scan, on_working_grid, resolved
 from pddnet.strict_json import from_json
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, DisplacementField, resample
 
-_TO_RAS = ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))  # columns: right, anterior, superior in LPS
 _FEWEST = 8
 
 
@@ -62,10 +62,7 @@ class TrainingGrid:
 
     def geometry(self, scan: ImageGeometry) -> ImageGeometry:
         """Where the grid lies for a scan of this geometry."""
-        spacing = (self.spacing_mm,) * 3
-        at_origin = ImageGeometry(self.size, spacing, (0.0, 0.0, 0.0), _TO_RAS)
-        origin = scan.centre - at_origin.centre
-        return ImageGeometry(self.size, spacing, tuple(origin), _TO_RAS)
+        return centred_box(scan, self.size, self.spacing_mm)
 
     def image(self, scan: Volume, role: str = "training") -> torch.Tensor:
         """The scan on the grid, scaled: (1, 1, D, H, W).
@@ -104,6 +101,6 @@ class TrainingGrid:
         here, there = self.geometry(fixed), self.geometry(moving)
         half_extent = torch.tensor([(n - 1) / 2 * self.spacing_mm for n in self.size], dtype=torch.float64)
         along_axes = normalised[0].permute(1, 2, 3, 0).double().cpu() * half_extent  # (D, H, W, 3), mm
-        vectors = along_axes @ torch.tensor(_TO_RAS, dtype=torch.float64).T
+        vectors = along_axes @ torch.tensor(TO_RAS, dtype=torch.float64).T
         shift = torch.as_tensor(there.centre - here.centre)
         return DisplacementField(vectors + shift, here, fixed)

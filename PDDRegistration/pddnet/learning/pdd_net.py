@@ -11,7 +11,7 @@ import torch
 from pddnet.correlation import Reduction
 from pddnet.errors import InputError
 from pddnet.features.mind_features import MindFeatures
-from pddnet.features.obelisk import ObeliskConfig
+from pddnet.features.obelisk import OFFSET_SPREAD, Obelisk, ObeliskConfig
 from pddnet.instance_optimisation import STEADY_FIT, optimise_instance
 from pddnet.learning.checkpointing import features_of_both
 from pddnet.learning.trainable import TrainableRegistration, TrainingPair
@@ -38,6 +38,8 @@ class PddNetSettings:
     Args:
         features: "obelisk" (learned) or "mind-ssc" (made by hand; only the regularisation is trained: "pdd+SSC").
         obelisk: sizes of the learned features.
+        offset_spread: standard deviation of their sampling offsets before training, in the cube's coordinates; small
+            boxes need more than the paper's, so that the offsets reach beyond the next voxel.
         control_points, labels: how many along (x, y, z).
         reach: largest displacement along (x, y, z) in the cube's coordinates: 2 is the width of the box.
         reduction: of the squared differences over the channels.
@@ -49,6 +51,7 @@ class PddNetSettings:
 
     features: Literal["obelisk", "mind-ssc"] = "obelisk"
     obelisk: ObeliskConfig = field(default_factory=ObeliskConfig)
+    offset_spread: float = OFFSET_SPREAD
     control_points: Triple = (32, 32, 32)
     labels: Triple = (15, 15, 15)
     reach: tuple[float, float, float] = (0.4, 0.4, 0.4)
@@ -68,6 +71,8 @@ class PddNetSettings:
             )
         if not all(0 < reach <= 2 for reach in self.reach):
             raise InputError(f"reach is {self.reach}; three numbers above 0 and up to 2 are needed")
+        if not 0 <= self.offset_spread < 2:
+            raise InputError(f"offset_spread is {self.offset_spread}; a number from 0 to below 2 is needed")
         weights = (self.label_weight, self.mind_weight, self.diffusion_weight)
         if min(weights) < 0:
             raise InputError(f"the terms of the loss have the weights {weights}; none may be below 0")
@@ -87,7 +92,8 @@ class TrainablePddNet(TrainableRegistration):
     def __init__(self, settings: PddNetSettings) -> None:
         super().__init__()
         self.settings = settings
-        features = MindFeatures() if settings.features == "mind-ssc" else settings.obelisk
+        learned = settings.features == "obelisk"
+        features = Obelisk(settings.obelisk, settings.offset_spread) if learned else MindFeatures()
         self.network = PddNet(features, INITIAL_WEIGHTS, settings.reduction, mean_field=settings.mean_field)
         self.needs_labels = settings.supervision == "labels"
 
@@ -102,9 +108,12 @@ class TrainablePddNet(TrainableRegistration):
 
     def losses(self, pair: TrainingPair) -> dict[str, torch.Tensor]:
         """See `TrainableRegistration`."""
-        found = self._search(pair.fixed_image, pair.moving_image)
-        data = self._label_terms(pair, found) if self.needs_labels else self._image_terms(pair, found)
-        return {**data, "diffusion": self.settings.diffusion_weight * diffusion(found.expected_displacement)}
+        features = features_of_both(self.network.features, pair.fixed_image, pair.moving_image)
+        with torch.autocast(pair.fixed_image.device.type, enabled=False):  # all else in the images' precision
+            found = self._searched(*(f.to(pair.fixed_image.dtype) for f in features))
+            data = self._label_terms(pair, found) if self.needs_labels else self._image_terms(pair, found)
+            penalty = diffusion(found.expected_displacement)
+        return {**data, "diffusion": self.settings.diffusion_weight * penalty}
 
     @torch.no_grad()
     def displacement(
@@ -123,18 +132,17 @@ class TrainablePddNet(TrainableRegistration):
             self.train(was_training)
         return upsample_displacement(found, fixed_image.shape[2:])
 
-    def _search(self, fixed_image: torch.Tensor, moving_image: torch.Tensor) -> PddNetOutput:
-        fixed, moving = features_of_both(self.network.features, fixed_image, moving_image)
-        return self.network.search(fixed.float(), moving.float(), self.settings.level)
+    def _searched(self, fixed_features: torch.Tensor, moving_features: torch.Tensor) -> PddNetOutput:
+        return self.network.search(fixed_features, moving_features, self.settings.level)
 
     def _inferred(self, fixed_image: torch.Tensor, moving_image: torch.Tensor, fit: bool) -> torch.Tensor:
         """(Kd, Kh, Kw, 3)."""
         level, network = self.settings.level, self.network
+        fixed, moving = network.features(fixed_image), network.features(moving_image)
         if not self.settings.mean_field:
-            output = self._search(fixed_image, moving_image)
+            output = self._searched(fixed, moving)
             probabilities, mean = output.probabilities, output.expected_displacement
             return optimise_instance(probabilities, mean, level.reach, STEADY_FIT) if fit else mean
-        fixed, moving = network.features(fixed_image), network.features(moving_image)
         weights, on_cpu = network.regularisation.weights.numbers(), torch.empty(0, dtype=fixed.dtype)
         search = (fixed, moving, level.points(on_cpu), level.labels(on_cpu), weights)
         if not fit:

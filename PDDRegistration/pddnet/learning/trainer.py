@@ -20,6 +20,7 @@ from pddnet.learning import registry
 from pddnet.learning.monitor import Monitor
 from pddnet.learning.pairs import GridScans, Name, PairSource
 from pddnet.learning.picture import picture_of
+from pddnet.learning.preset_file import write_preset
 from pddnet.learning.settings import Augmentation, TrainingConfig
 from pddnet.learning.state import STATE, Standing, load_state, save_state
 from pddnet.learning.trainable import TrainableRegistration
@@ -50,7 +51,7 @@ def train(
         dataset: where the scans are.
         cases: names of those that may be used, for training and for validation.
         folder: made if it does not exist. `best.pt` holds the weights with the best validation, `last.pt` those after
-            the last iteration.
+            the last iteration; `preset.toml` runs the former under `pddnet register` where a preset can.
         device: "auto", "cpu", "cuda" or "cuda:N".
         resume: go on where an earlier call with the same arguments stopped, with the same numbers as without the stop;
             from the beginning where there was none.
@@ -160,6 +161,7 @@ class _Run:
             monitor.close()
         self._save(began)
         save_trained(self._folder / LAST, self._weights())
+        write_preset(self._folder, self._model, config.grid, BEST, self._note)
         self._write_summary()
         return self._folder / BEST
 
