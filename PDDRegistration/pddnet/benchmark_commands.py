@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from pddnet.commands import Answer
@@ -37,7 +38,8 @@ def benchmark(arguments: argparse.Namespace, interruption: Interruption) -> Answ
     folds = _folds(dataset, arguments.folds, arguments.seed)
     pairs = pairs_of(folds, arguments.pairs, arguments.seed)
     _check_labelled(dataset, pairs)
-    options = {name: getattr(arguments, name) for name in _OPTIONS} | {"device": str(device)}
+    options = {name: getattr(arguments, name) for name in _OPTIONS}
+    options |= {"device": str(device), "training": asdict(trainings.plan)}
     setting = Setting(dataset.name, dataset.label_names, folds, pairs, options, reference)
     display = ProgressDisplay()
     study = Study(dataset, folds, pairs, Cache(arguments.out / "pairs"), display, interruption.requested)

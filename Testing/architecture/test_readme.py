@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
+from pddnet.data import Dataset
+
 
 def blocks(markdown: str, language: str) -> list[str]:
     """The contents of the fenced blocks of one language."""
@@ -101,6 +103,16 @@ def test_the_benchmark_example_writes_its_tables(readme: str, tmp_path: Path) ->
     results = json.loads((out / "results.json").read_text("utf-8"))
     assert [method["name"] for method in results["methods"]] == ["before", "fast", "abdomen-ct"]
     assert [len(method["scores"]) for method in results["methods"]] == [3, 3, 3]
+
+
+def test_the_data_set_example_is_one(readme: str, tmp_path: Path) -> None:
+    (example,) = blocks(readme, "json")
+    (tmp_path / "dataset.json").write_text(example, "utf-8")
+    for name in ("a", "b"):
+        sitk.WriteImage(scan(0.0), str(tmp_path / f"{name}.nii.gz"))
+        sitk.WriteImage(sitk.Cast(scan(0.0) > 100, sitk.sitkUInt8), str(tmp_path / f"{name}-labels.nii.gz"))
+    dataset = Dataset.read(tmp_path / "dataset.json")
+    assert dataset.labels("b").names[1] == "liver"
 
 
 def test_the_python_example_brings_the_organ_back(readme: str, user_folder: Path) -> None:

@@ -105,6 +105,7 @@ class Fake:
     calls: list[str] = field(default_factory=list)
     trained: list[tuple[str, ...]] = field(default_factory=list)
     before: Any = None
+    training_seconds: float | None = None
 
     @property
     def title(self) -> str:

@@ -163,8 +163,9 @@ def test_an_absent_method_is_reported_as_absent(study: Study) -> None:
 
 
 def test_a_method_is_made_ready_once_a_fold_with_that_folds_training_scans(study: Study) -> None:
-    fake = Fake("truth", "truth", training=True)
-    run_study(study, [fake])
+    fake = Fake("truth", "truth", training=True, training_seconds=3.5)
+    (result,) = run_study(study, [fake])
+    assert result.training_seconds == {0: 3.5, 1: 3.5}
     assert fake.trained == [("d", "e"), ("a", "b", "c")]
 
 

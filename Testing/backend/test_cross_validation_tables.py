@@ -31,6 +31,7 @@ POOR = MethodResult(
     "the poor one",
     {PAIRS[0]: scores(0.5, 0.3), PAIRS[1]: scores(0.4, 0.2, None)},
     {PAIRS[2]: "RuntimeError: it\tbroke"},
+    training_seconds={0: 60.0, 1: 180.0},
 )
 GONE = MethodResult("gone", "the absent one", absent="it is not on PATH; install it")
 BROKEN = MethodResult("broken", "the broken one", failures=dict.fromkeys(PAIRS, "ValueError: no"))
@@ -74,6 +75,7 @@ def test_the_second_table_has_the_rest_and_the_comparison() -> None:
         "std(log Jac)": "0.30",
         "folding %": "0.1250",
         "peak MB": "512",
+        "training min": "2.0",
         "std over labels": "14.1",
         "median difference": "-35.0",
         "p": "0.5000",
@@ -103,6 +105,7 @@ def test_the_comma_separated_table_holds_the_numbers_in_full() -> None:
     assert (poor["pairs"], poor["failed"], poor["lost_labels"]) == ("2", "1", "1")
     assert float(poor["median_dice_difference"]) == pytest.approx(-0.35)
     assert (poor["reference"], float(poor["wilcoxon_p"])) == ("good", 0.5)
+    assert (poor["training_seconds"], rows["good"]["training_seconds"]) == ("120.0", "")
     assert rows["gone"]["absent"] == "it is not on PATH; install it"
     assert rows["gone"]["dice mean"] == rows["good"]["wilcoxon_p"] == ""
 
@@ -130,6 +133,7 @@ def test_the_folder_holds_all_of_it_as_it_was(tmp_path: Path) -> None:
     good, poor, gone, _ = report["methods"]
     assert good["summary"]["dice_by_label"]["1"]["mean"] == pytest.approx(0.85)
     assert good["comparison"] is None
+    assert poor["training_seconds"] == {"1": 60.0, "2": 180.0}
     assert poor["comparison"] | {"p": 0.5} == {
         "reference": "good",
         "pairs": 2,

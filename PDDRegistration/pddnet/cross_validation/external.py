@@ -56,6 +56,7 @@ class ReadyProgram:
 
     method: ExternalMethod
     identity: Mapping[str, Any]
+    training_seconds: float | None = None
 
     def register(self, fixed: Volume, moving: Volume, folder: Path) -> Found:
         """Run it; one that compares intensities gets them cut to the window of tissue, as our own methods do."""

@@ -33,6 +33,10 @@ class Ready(Protocol):
     def identity(self) -> Mapping[str, Any]:
         """What its results depend on beside the scans, as JSON: version, settings, hash of the weights."""
 
+    @property
+    def training_seconds(self) -> float | None:
+        """How long its training on this fold took; None where it does not learn."""
+
     def register(self, fixed: Volume, moving: Volume, folder: Path) -> Found:
         """Find the transform; `folder` is empty and goes away afterwards."""
 

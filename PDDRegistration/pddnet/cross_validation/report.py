@@ -81,6 +81,7 @@ def _method(row: Row) -> dict[str, Any]:
         "name": result.name,
         "title": result.title,
         "absent": result.absent,
+        "training_seconds": {str(fold + 1): s for fold, s in result.training_seconds.items()},
         "summary": to_json(asdict(row.summary)),
         "comparison": to_json(row.comparison) if row.comparison else None,
         "scores": [_pair(pair) | to_json(scores) for pair, scores in result.scores.items()],

@@ -60,13 +60,14 @@ class Study:
 
 @dataclass(frozen=True)
 class MethodResult:
-    """One method: scores and failures by pair, or why it is absent."""
+    """One method: scores and failures by pair, or why it is absent; seconds of its training by fold, if it learns."""
 
     name: str
     title: str
     scores: Mapping[ScanPair, PairScores] = field(default_factory=dict)
     failures: Mapping[ScanPair, str] = field(default_factory=dict)
     absent: str | None = None
+    training_seconds: Mapping[int, float] = field(default_factory=dict)
 
 
 def run_study(
@@ -98,8 +99,11 @@ def _measured(study: Study, contender: Contender, tally: _Tally) -> MethodResult
         return MethodResult(contender.name, contender.title, absent=reason)
     scores: dict[ScanPair, PairScores] = {}
     failures: dict[ScanPair, str] = {}
+    trained: dict[int, float] = {}
     for fold, pairs in _by_fold(study.pairs):
         ready = _attempted(lambda fold=fold: _prepared(study, contender, fold, tally))  # type: ignore[misc]
+        if not isinstance(ready, _Failed) and ready.training_seconds is not None:
+            trained[fold] = ready.training_seconds
         for pair in pairs:
             tally.tell(pair.name, f"{contender.title}: {pair.name}")
             found = ready if isinstance(ready, _Failed) else _attempted(_Pair(study, contender, ready, pair))
@@ -108,7 +112,7 @@ def _measured(study: Study, contender: Contender, tally: _Tally) -> MethodResult
             else:
                 scores[pair] = found
             tally.done += 1
-    return MethodResult(contender.name, contender.title, scores, failures)
+    return MethodResult(contender.name, contender.title, scores, failures, training_seconds=trained)
 
 
 def _prepared(study: Study, contender: Contender, fold: int, tally: _Tally) -> Ready:

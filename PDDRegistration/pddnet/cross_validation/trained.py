@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -110,30 +111,32 @@ class TrainedMethod:
     def for_fold(self, fold: Split, hooks: Hooks) -> ReadyNetwork:
         """The network with this fold's weights; trained now unless that was done before."""
         config = self.trainings.config(self.row, fold)
-        weights = self._trained(config, hooks) if self.row.trained else _untrained(config)
+        weights, seconds = self._trained(config, hooks) if self.row.trained else (_untrained(config), None)
         return ReadyNetwork(
             restore(weights),
             TrainingGrid.of(weights.grid),
             weights.sha256,
             self.row.instance_optimisation,
             resolve_device(self.trainings.device),
+            seconds,
         )
 
-    def _trained(self, config: TrainingConfig, hooks: Hooks) -> TrainedWeights:
+    def _trained(self, config: TrainingConfig, hooks: Hooks) -> tuple[TrainedWeights, float]:
+        """The weights, and how long their training took in all."""
         folder = self.trainings.folder / training_key(config, self.trainings.dataset)
-        if (folder / SUMMARY).exists():  # written last
-            return load_trained(folder / BEST)
-        best = train(
-            config,
-            self.trainings.dataset,
-            config.cases,
-            folder,
-            device=self.trainings.device,
-            resume=True,
-            on_progress=hooks.on_progress,
-            cancelled=hooks.cancelled,
-        )
-        return load_trained(best)
+        if not (folder / SUMMARY).exists():  # written last
+            train(
+                config,
+                self.trainings.dataset,
+                config.cases,
+                folder,
+                device=self.trainings.device,
+                resume=True,
+                on_progress=hooks.on_progress,
+                cancelled=hooks.cancelled,
+            )
+        summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
+        return load_trained(folder / BEST), float(summary["seconds"])
 
 
 @dataclass(frozen=True)
@@ -145,6 +148,7 @@ class ReadyNetwork:
     weights: str
     instance_optimisation: bool
     device: torch.device
+    training_seconds: float | None
 
     @property
     def identity(self) -> Mapping[str, Any]:

@@ -31,6 +31,7 @@ class Unregistered:
     title: str
     centred: bool
     training: bool = False
+    training_seconds: float | None = None
 
     @property
     def identity(self) -> Mapping[str, Any]:
@@ -89,6 +90,7 @@ class ReadyPreset:
     preset: Preset
     device: torch.device
     hooks: Hooks
+    training_seconds: float | None = None
 
     @property
     def identity(self) -> Mapping[str, Any]:
