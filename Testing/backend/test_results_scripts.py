@@ -260,3 +260,31 @@ class TestLearning:
             assert parsed.command == "benchmark"
             assert (parsed.folds, parsed.pairs, parsed.iterations) == (3, task.pairs, 5)
             assert parsed.training.is_file()
+
+    def test_the_tables_of_the_command_become_the_section(
+        self, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        called: list[list[str]] = []
+
+        def benchmark(arguments: list[str]) -> int:
+            called.append(arguments)
+            out = Path(arguments[arguments.index("--out") + 1])
+            out.mkdir(parents=True)
+            (out / "table.md").write_text("| method |\n| --- |\n| pdd-net |\n", encoding="utf-8")
+            return 0
+
+        results = tmp_path / "results.md"
+        results.write_text("<!-- learning hippocampus: begin -->\nold\n<!-- learning hippocampus: end -->\n")
+        places = ["--data", str(shared / "data"), "--out", str(results), "--record", str(tmp_path / "record")]
+        monkeypatch.setattr(
+            sys, "argv", ["learning.py", "--only", "hippocampus", "--iterations", "7", *places]
+        )
+        monkeypatch.setattr(cli, "main", benchmark)
+        learning.main()
+        assert len(called) == 1
+        assert called[0][-2:] == ["--iterations", "7"]
+        lines = results.read_text(encoding="utf-8").splitlines()
+        assert lines[4:7] == ["| method |", "| --- |", "| pdd-net |"]
+        monkeypatch.setattr(cli, "main", lambda _arguments: 2)
+        with pytest.raises(SystemExit):
+            learning.main()

@@ -1,4 +1,7 @@
-"""What was measured, one JSON file a pair, named by a hash of everything that the result depends on."""
+"""What was measured, one JSON file a pair, named by a hash of everything that the result depends on.
+
+Of this package that is its version, not its code: while you change the code, use a new folder.
+"""
 
 from __future__ import annotations
 

@@ -137,8 +137,9 @@ def _comparison_cells(comparison: Comparison | None) -> tuple[str, str]:
 
 def _notes(rows: Sequence[Row]) -> list[str]:
     notes = [
-        "Dice in %; ± is the standard deviation over pairs of the mean over labels. Run time: ours from scans in memory, "
-        "other programs' from files. Peak memory: of the whole process. Training: mean over the folds."
+        "Dice in %; ± is the standard deviation over pairs of the mean over labels.",
+        "Run time: ours from scans in memory, other programs' from files. Peak memory: of the whole process. "
+        "Training: mean over the folds.",
     ]
     references = sorted({row.comparison.reference for row in rows if row.comparison})
     for name in references:
