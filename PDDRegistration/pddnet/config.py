@@ -208,11 +208,15 @@ class Preset:
                 f"{self.temperature}; needed are a spacing of 0 or more, at least 4096 voxels and a temperature above 0"
             )
         if self.grid_size and not (
-            len(self.grid_size) == 3 and min(self.grid_size) >= 8 and self.spacing_mm > 0 and self.cube_levels
+            len(self.grid_size) == 3
+            and min(self.grid_size) >= 8
+            and not any(n % 2 for n in self.grid_size)
+            and self.spacing_mm > 0
+            and self.cube_levels
         ):
             raise InputError(
-                f"preset {self.name} has grid_size {self.grid_size}; three sizes of 8 or more voxels, a spacing_mm "
-                "above 0 and levels of the network are needed with it"
+                f"preset {self.name} has grid_size {self.grid_size}; three even sizes of 8 or more voxels, a "
+                "spacing_mm above 0 and levels of the network are needed with it"
             )
         if self.refinement_iterations < 0 or self.refinement_stride not in (1, 2):
             raise InputError(

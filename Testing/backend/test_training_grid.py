@@ -101,8 +101,8 @@ def test_a_grid_survives_json_and_nonsense_is_refused() -> None:
         TrainingGrid.of({})
     with pytest.raises(InputError, match="unknown entry colour"):
         TrainingGrid.of({**GRID.as_json(), "colour": 1})
-    for size, spacing in (((4, 9, 9), 1.0), ((9, 9, 9), 0.0)):
-        with pytest.raises(InputError, match="at least 8 voxels and a spacing above 0"):
+    for size, spacing in (((4, 10, 10), 1.0), ((10, 9, 10), 1.0), ((10, 10, 10), 0.0)):
+        with pytest.raises(InputError, match="three even sizes of at least 8 voxels and a spacing above 0"):
             TrainingGrid(size, spacing)
     with pytest.raises(InputError, match="is needed on this grid"):
         GRID.displacement(

@@ -16,7 +16,7 @@ from pddnet.volume import LabelMap, Volume
 
 LABELS = {"3": "left lobe", "7": "right lobe"}
 CONFIG: dict[str, Any] = {
-    "grid": {"size": [15, 18, 16], "spacing_mm": 2.5},
+    "grid": {"size": [16, 18, 14], "spacing_mm": 2.5},
     "settings": {
         "control_points": [4, 5, 4],
         "labels": [5, 5, 5],

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-import numpy as np
 import torch
 
 from pddnet.config import Intensity
@@ -36,10 +36,11 @@ class TrainingGrid:
     intensity: Intensity = field(default_factory=Intensity)
 
     def __post_init__(self) -> None:
-        if len(self.size) != 3 or min(self.size) < _FEWEST or not 0 < self.spacing_mm < np.inf:
+        odd = any(n % 2 for n in self.size)  # a preset keeps displacements at half the resolution
+        if odd or len(self.size) != 3 or min(self.size) < _FEWEST or not 0 < self.spacing_mm < math.inf:
             raise InputError(
                 f"the training grid has size {self.size} and spacing_mm {self.spacing_mm}; "
-                f"three sizes of at least {_FEWEST} voxels and a spacing above 0 are needed"
+                f"three even sizes of at least {_FEWEST} voxels and a spacing above 0 are needed"
             )
 
     @classmethod
