@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from pddnet import cli
+from pddnet.baselines.method import MethodRun
 from pddnet.config import load_preset
 from pddnet.cross_validation.method_table import Options, contenders_of
 from pddnet.cross_validation.pairs import pairs_of
 from pddnet.cross_validation.trained import TrainedMethod, Trainings
 from pddnet.cross_validation.training_plan import TrainingPlan
 from pddnet.data import Case, Dataset, Fold
-from pddnet.interop.simpleitk import read_volume
 from pddnet.learning.registry import create
-from pddnet.synthetic import synthetic_deformation
+from pddnet.synthetic import synthetic_deformation, synthetic_patient
 from pddnet.volume import LabelMap, Volume
-from pddnet.warp import AffineTransform
+from pddnet.warp import AffineTransform, resample
 
 FOLDER = Path(__file__).parents[1] / "results"
 sys.path.insert(0, str(FOLDER))  # the scripts import each other as they do when they are run
@@ -180,36 +180,64 @@ class TestKnownTruth:
         assert torch.equal(pair.fixed.data, expected.data)
 
 
+class Shifted:
+    """A method that finds a shift, mm LPS, or is absent."""
+
+    name = "shifted"
+
+    def __init__(self, shift: tuple[float, float, float] | None) -> None:
+        self.shift, self.calls = shift, 0
+
+    def absent(self) -> str | None:
+        return "it was left out" if self.shift is None else None
+
+    def register(self, fixed: Volume, moving: Volume, folder: Path) -> MethodRun:
+        assert self.shift is not None
+        assert fixed.geometry == moving.geometry
+        assert not any(folder.iterdir())
+        self.calls += 1
+        return MethodRun(AffineTransform.translation(self.shift), 1.5, None)
+
+
 class TestPrograms:
     def test_what_is_not_found_is_absent(self, tmp_path: Path) -> None:
         programs = peer_programs.all_programs(["fast"], "", str(tmp_path), 2)
-        absent = {program.name for program in programs if program.run is None}
+        absent = {program.name for program in programs if program.method.absent()}
         assert absent == {"ANTs SyN", "Greedy", "convexAdam", "deeds"}
-        assert [program.name for program in programs if program.run] == ["pddnet fast"]
+        assert [program.name for program in programs if not program.method.absent()] == ["pddnet fast"]
+        assert {program.name for program in programs if program.windowed} == {"ANTs SyN", "Greedy"}
+
+    def test_our_command_line_finds_the_shift_of_a_patient(self, tmp_path: Path) -> None:
+        made = synthetic_patient(3, (32, 28, 30), 12.0)
+        shift = AffineTransform.translation((12.0, -12.0, 0.0))
+        fixed = resample(made.ct, made.ct.geometry, shift)
+        own = peer_programs.OwnCommand("fast", peer_programs.Peers(threads=1))
+        run = own.register(fixed, made.ct, tmp_path)
+        middle = torch.from_numpy(made.ct.geometry.centre)[None]
+        found = run.transform.apply(middle) - middle
+        np.testing.assert_allclose(found[0], (12, -12, 0), atol=4)
+        assert run.seconds > 0
 
     def test_a_recorded_run_is_not_run_again(self, tmp_path: Path) -> None:
-        calls: list[str] = []
         pair = canvas.Pair(box_subject("f"), box_subject("m", shift=2))
-        shift = AffineTransform.translation((6.0, 0.0, 0.0))
-        program = peer_programs.Program(
-            "p", lambda files: calls.append(files.fixed.name), lambda _files: shift
-        )
+        method = Shifted((6.0, 0.0, 0.0))
+        program = peer_programs.Program("p", method)
         file = tmp_path / "record.json"
         once, again = (peers.Record(file).measured(program, pair) for _ in range(2))
-        assert calls == ["fixed.nii.gz"]
+        assert method.calls == 1
         assert peers.row_of(once, 2) == peers.row_of(again, 2)
         assert again.judgement is not None
         assert again.judgement.dice == {1: pytest.approx(1.0)}
-        absent = peers.Record(file).measured(peer_programs.Program("q"), pair)
+        absent = peers.Record(file).measured(peer_programs.Program("q", Shifted(None)), pair)
         assert absent.judgement is None
 
-    def test_windowed_files_hold_the_window(self, tmp_path: Path) -> None:
+    def test_windowed_scans_hold_the_window(self) -> None:
         pair = canvas.Pair(box_subject("f"), box_subject("m"))
         loud = canvas.Subject("f", Volume(5 * pair.fixed.scan.data - 2, GRID), pair.fixed.labels, (0.0, 1.0))
-        files = peer_programs.Files.of(canvas.Pair(loud, pair.moving), tmp_path, windowed=True)
-        assert sorted(read_volume(files.fixed).data.unique().tolist()) == [0.0, 1.0]
-        files = peer_programs.Files.of(canvas.Pair(loud, pair.moving), tmp_path, windowed=False)
-        assert sorted(read_volume(files.fixed).data.unique().tolist()) == [-2.0, 3.0, 8.0]
+        fixed, _ = peer_programs.scans(canvas.Pair(loud, pair.moving), windowed=True)
+        assert sorted(fixed.data.unique().tolist()) == [0.0, 1.0]
+        fixed, _ = peer_programs.scans(canvas.Pair(loud, pair.moving), windowed=False)
+        assert sorted(fixed.data.unique().tolist()) == [-2.0, 3.0, 8.0]
 
     def test_the_ablation_ends_with_the_whole_recipe(self) -> None:
         preset = load_preset("abdomen-ct")

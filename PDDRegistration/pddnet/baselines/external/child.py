@@ -81,12 +81,10 @@ def run_program(
 def _started(
     command: Sequence[str], folder: Path, threads: int, output: IO[bytes]
 ) -> Iterator[subprocess.Popen[bytes]]:
-    counts = dict.fromkeys(_THREADS, str(threads))
-    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **counts}  # no thread spins while it waits
     child = subprocess.Popen(
         command,
         cwd=folder,
-        env=environment,
+        env=_environment(threads),
         stdin=subprocess.DEVNULL,
         stdout=output,
         stderr=subprocess.STDOUT,
@@ -98,6 +96,14 @@ def _started(
         if child.poll() is None:
             _end(child)
             child.wait()
+
+
+def _environment(threads: int) -> dict[str, str]:
+    """This process's; no thread spins while it waits, and what was relative to the folder of today still holds."""
+    environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ, **dict.fromkeys(_THREADS, str(threads))}
+    if paths := environment.get("PYTHONPATH"):
+        environment["PYTHONPATH"] = os.pathsep.join(os.path.abspath(p) for p in paths.split(os.pathsep))
+    return environment
 
 
 def _wait(child: subprocess.Popen[bytes], cancelled: Callable[[], bool] | None) -> int:

@@ -36,6 +36,9 @@ class Peers:
         deeds, niftyreg, elastix: folders with the programs; PATH where none is named.
         threads: how many a program may use.
         cancelled: asked while a program runs; it is ended where the answer is yes.
+
+    Raises:
+        InputError: no thread.
     """
 
     python: str = ""
@@ -44,6 +47,15 @@ class Peers:
     elastix: str = ""
     threads: int = field(default_factory=lambda: os.cpu_count() or 1)
     cancelled: Callable[[], bool] | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("deeds", "niftyreg", "elastix"):  # programs run in folders of their own
+            if folder := getattr(self, name):
+                object.__setattr__(self, name, os.path.abspath(folder))
+        if os.sep in self.python:
+            object.__setattr__(self, "python", os.path.abspath(self.python))
+        if self.threads < 1:
+            raise InputError(f"threads is {self.threads}; at least 1 is needed")
 
     @classmethod
     def of_environment(cls, environment: Mapping[str, str] = os.environ) -> Peers:
@@ -169,4 +181,5 @@ def absent_programs(names: Sequence[str], folder: str, what: str, place: str) ->
 
 def found_program(name: str, folder: str) -> str | None:
     """The path of a program in a folder, or on PATH where no folder is named."""
-    return shutil.which(name, path=folder or None)
+    found = shutil.which(name, path=folder or None)
+    return None if found is None else os.path.abspath(found)
