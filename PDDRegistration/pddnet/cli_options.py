@@ -112,7 +112,12 @@ def add_benchmark(command: argparse.ArgumentParser) -> None:
     add("--seed", type=int, default=0, metavar="N", help="of the folds, the pairs and the training")
     add("--reference", metavar="METHOD", help="compare the others with this one (Wilcoxon signed-rank test)")
     add("--iterations", type=count, metavar="N", help="of each training; 1500, or those of --training")
-    add("--training", type=Path, metavar="FILE", help="settings of all trainings, as for `pddnet train`")
+    add(
+        "--training",
+        type=Path,
+        metavar="FILE",
+        help="TOML: settings as for `pddnet train`, and under [methods.NAME] what a method changes of them",
+    )
     add_device(command)
 
 
