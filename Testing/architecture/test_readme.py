@@ -15,8 +15,6 @@ import numpy as np
 import pytest
 import SimpleITK as sitk
 
-from pddnet.data import Dataset
-
 
 def blocks(markdown: str, language: str) -> list[str]:
     """The contents of the fenced blocks of one language."""
@@ -105,14 +103,32 @@ def test_the_benchmark_example_writes_its_tables(readme: str, tmp_path: Path) ->
     assert [len(method["scores"]) for method in results["methods"]] == [3, 3, 3]
 
 
-def test_the_data_set_example_is_one(readme: str, tmp_path: Path) -> None:
-    (example,) = blocks(readme, "json")
-    (tmp_path / "dataset.json").write_text(example, "utf-8")
-    for name in ("a", "b"):
-        sitk.WriteImage(scan(0.0), str(tmp_path / f"{name}.nii.gz"))
-        sitk.WriteImage(sitk.Cast(scan(0.0) > 100, sitk.sitkUInt8), str(tmp_path / f"{name}-labels.nii.gz"))
-    dataset = Dataset.read(tmp_path / "dataset.json")
-    assert dataset.labels("b").names[1] == "liver"
+def test_the_training_example_leaves_weights_and_a_preset_that_runs_them(
+    readme: str, user_folder: Path
+) -> None:
+    """With three of its iterations, on scans of the names that its data set gives."""
+    (dataset,), (configuration,) = blocks(readme, "json"), blocks(readme, "toml")
+    (user_folder / "dataset.json").write_text(dataset, encoding="utf-8")
+    (user_folder / "train.toml").write_text(configuration, encoding="utf-8")
+    for number, case in enumerate(json.loads(dataset)["cases"]):
+        for key in ("image", "labels"):
+            (user_folder / case[key]).parent.mkdir(exist_ok=True)
+        image = scan(4.0 * number)
+        image.SetSpacing((1.5, 1.5, 1.5))
+        sitk.WriteImage(image, str(user_folder / case["image"]))
+        sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8), str(user_folder / case["labels"]))
+    (example,) = [command for command in commands(readme) if command[:2] == ["pddnet", "train"]]
+    finished = run_in(user_folder, [*example, "--iterations", "3"])
+    assert finished.returncode == 0, finished.stderr
+    out = user_folder / example[example.index("--out") + 1]
+    assert f"`{out.name}/best.pt`" in readme
+    preset = re.search(r"`--preset (\S+)` of `pddnet register`", readme)
+    assert preset is not None
+    images = [user_folder / case["image"] for case in json.loads(dataset)["cases"][:2]]
+    pair = ["--fixed", str(images[0]), "--moving", str(images[1]), "--out", "result"]
+    finished = run_in(user_folder, ["pddnet", "register", *pair, "--preset", preset[1]])
+    assert finished.returncode == 0, finished.stderr
+    assert (user_folder / "result" / "warped.nii.gz").exists()
 
 
 def test_the_python_example_brings_the_organ_back(readme: str, user_folder: Path) -> None:
