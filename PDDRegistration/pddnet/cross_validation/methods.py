@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -84,6 +85,7 @@ def measured(work: Callable[[], SpatialTransform], device: torch.device) -> Foun
     if on_gpu:
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)
+    gc.collect()  # what a training has left is not this run's
     fresh, before = forget_peak_memory(), peak_memory_mb()
     began = time.perf_counter()
     transform = work()
