@@ -1,5 +1,6 @@
-"""Weights on disk: our own checkpoint, and the published weights.
+"""Weights on disk: our own checkpoints, and the published weights.
 
+A checkpoint of the first version holds a `PddNet` alone; `trained_weights.py` has the second version.
 A checkpoint says what it is: format, version, configuration, a hash over configuration and tensors, a licence
 and a note on its training. Files are only ever read with `weights_only=True`, so that a file cannot run code.
 """
@@ -9,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,12 +19,23 @@ import torch
 
 from pddnet.correlation import Reduction
 from pddnet.errors import InputError
+from pddnet.features.mind_features import MindFeatures
 from pddnet.features.obelisk import Obelisk, ObeliskConfig, infer_config
 from pddnet.network import PddNet
 from pddnet.published_weights import CheckpointError, fetch_weights, file_sha256, published_weights
 from pddnet.regularisation import PUBLISHED_WEIGHTS
+from pddnet.trained_weights import (
+    FORMAT,
+    TrainedWeights,
+    check_state,
+    read_content,
+    state_of,
+    trained_of,
+    update_with_tensors,
+    write_whole,
+)
+from pddnet.trained_weights import VERSION as TRAINED
 
-FORMAT = "pddnet-checkpoint"
 VERSION = 1
 
 __all__ = [
@@ -60,8 +71,11 @@ class Checkpoint:
     @classmethod
     def of(cls, network: PddNet, licence: str, training_note: str = "") -> Checkpoint:
         """What to keep of a network; its tensors are copied to the CPU."""
-        state = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
-        return cls(network.features.config, network.reduction, state, licence, training_note)
+        if not isinstance(network.features, Obelisk):
+            raise InputError(
+                "this network has features made by hand; save what was trained with save_trained"
+            )
+        return cls(network.features.config, network.reduction, state_of(network), licence, training_note)
 
     def network(self) -> PddNet:
         """The network, on the CPU, in eval mode."""
@@ -73,10 +87,7 @@ class Checkpoint:
     def sha256(self) -> str:
         """Over the configuration and every tensor's name, type, shape and values; not over the notes."""
         digest = hashlib.sha256(json.dumps(self._config(), sort_keys=True).encode())
-        for name in sorted(self.state):
-            tensor = self.state[name].detach().cpu().contiguous()
-            digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-            digest.update(tensor.numpy().tobytes())
+        update_with_tensors(digest, self.state)
         return digest.hexdigest()
 
     def _config(self) -> dict[str, Any]:
@@ -85,7 +96,6 @@ class Checkpoint:
 
 def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> None:
     """Write a checkpoint; the file appears whole or not at all."""
-    target = Path(path)
     content = {
         "format": FORMAT,
         "version": VERSION,
@@ -95,16 +105,7 @@ def save_checkpoint(path: str | os.PathLike[str], checkpoint: Checkpoint) -> Non
         "licence": checkpoint.licence,
         "training_note": checkpoint.training_note,
     }
-    descriptor, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            torch.save(content, file)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(name, target)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+    write_whole(path, content)
 
 
 def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
@@ -113,7 +114,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
     Raises:
         CheckpointError: no such file; damaged; another format or version; a hash or shapes that do not fit.
     """
-    content = _read(path)
+    content = read_content(path)
     if content.get("format") != FORMAT:
         raise CheckpointError(
             f"{path} is no checkpoint of ours (format {content.get('format')!r}); "
@@ -123,7 +124,7 @@ def load_checkpoint(path: str | os.PathLike[str]) -> Checkpoint:
 
 
 def load_network(path_or_name: str | os.PathLike[str], *, expected_sha256: str | None = None) -> PddNet:
-    """A network from our checkpoint, or published feature weights with the published regularisation.
+    """A network from our checkpoints, or published feature weights with the published regularisation.
 
     Args:
         path_or_name: a file, or a name of `published_weights`, which is fetched if it is not here.
@@ -139,7 +140,9 @@ def load_network(path_or_name: str | os.PathLike[str], *, expected_sha256: str |
     path = fetch_weights(str(path_or_name)) if str(path_or_name) in known else Path(path_or_name)
     if expected_sha256 is not None and file_sha256(path) != expected_sha256.lower():
         raise CheckpointError(f"{path} does not have the SHA-256 {expected_sha256}; another file is needed")
-    content = _read(path)
+    content = read_content(path)
+    if content.get("version") == TRAINED:
+        return _trained_network(path, trained_of(path, content))
     if "format" in content:
         return _checked(path, content).network()
     return PddNet(_published_features(path, content), PUBLISHED_WEIGHTS).eval()
@@ -147,25 +150,12 @@ def load_network(path_or_name: str | os.PathLike[str], *, expected_sha256: str |
 
 def load_features(path_or_name: str | os.PathLike[str], *, expected_sha256: str | None = None) -> Obelisk:
     """The feature network alone; arguments and errors as for `load_network`."""
-    return load_network(path_or_name, expected_sha256=expected_sha256).features
-
-
-def _read(path: str | os.PathLike[str]) -> dict[str, Any]:
-    try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError as error:
+    features = load_network(path_or_name, expected_sha256=expected_sha256).features
+    if not isinstance(features, Obelisk):
         raise CheckpointError(
-            f"{path} cannot be read ({error.strerror}); a weights file is needed"
-        ) from error
-    except Exception as error:  # what a damaged file makes the unpickler raise is not documented
-        raise CheckpointError(
-            f"{path} is damaged or no weights file ({type(error).__name__}); copy or fetch it again"
-        ) from error
-    if not isinstance(content, Mapping) or not all(isinstance(key, str) for key in content):
-        raise CheckpointError(
-            f"{path} holds a {type(content).__name__}; a checkpoint or a state dict is needed"
+            f"{path_or_name} was trained with features made by hand; name weights of learned features"
         )
-    return dict(content)
+    return features
 
 
 def _checked(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Checkpoint:
@@ -186,7 +176,7 @@ def _checked(path: str | os.PathLike[str], content: Mapping[str, Any]) -> Checkp
         network = _empty_network(checkpoint)
     except (TypeError, KeyError, ValueError) as error:
         raise CheckpointError(f"{path} has a configuration that cannot be used: {error}") from error
-    _check_state(path, state, network.state_dict())
+    check_state(path, state, network.state_dict())
     if checkpoint.sha256 != content["sha256"]:
         raise CheckpointError(
             f"{path} does not have the SHA-256 it was saved with: it was damaged or changed; copy it again"
@@ -201,18 +191,23 @@ def _empty_network(checkpoint: Checkpoint) -> PddNet:
         return PddNet(checkpoint.features, reduction=checkpoint.reduction)
 
 
-def _check_state(path: str | os.PathLike[str], state: object, expected: Mapping[str, torch.Tensor]) -> None:
-    if not isinstance(state, Mapping) or state.keys() != expected.keys():
+def _trained_network(path: str | os.PathLike[str], weights: TrainedWeights) -> PddNet:
+    """The network inside a pdd-net that was trained; its settings are those of `learning.pdd_net`."""
+    if weights.kind != "pdd-net":
         raise CheckpointError(
-            f"{path} does not hold the tensors of a network of its configuration; train it again"
+            f"{path} holds a trained {weights.kind}; weights of a pdd-net are needed where a preset's levels use them"
         )
-    for name, tensor in expected.items():
-        found = state[name]
-        if not isinstance(found, torch.Tensor) or found.shape != tensor.shape or found.dtype != tensor.dtype:
-            shape = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
-            raise CheckpointError(
-                f"{path} has {shape} for {name}; {tensor.dtype} {tuple(tensor.shape)} is needed"
-            )
+    config = weights.config
+    try:
+        learned = config["features"] == "obelisk"
+        features = ObeliskConfig(**config["obelisk"]) if learned else MindFeatures()
+        network = PddNet(features, reduction=config["reduction"], mean_field=config["mean_field"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{path} has a configuration that cannot be used: {error}") from error
+    inside = {name.removeprefix("network."): tensor for name, tensor in weights.state.items()}
+    check_state(path, inside, network.state_dict())
+    network.load_state_dict(inside)
+    return network.eval()
 
 
 def _published_features(path: str | os.PathLike[str], state: Mapping[str, Any]) -> Obelisk:

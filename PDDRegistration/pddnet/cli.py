@@ -1,4 +1,4 @@
-"""The command line: `pddnet register | warp | invert | evaluate | info | demo | bench`.
+"""The command line: `pddnet register | warp | invert | evaluate | info | train | benchmark | dataset | demo | bench`.
 
 Exit codes: 0 done, 1 unexpected failure, 2 usage or input, 3 not enough memory, 130 cancelled. Results go to
 standard output, everything else to standard error; every failure is one sentence that says what to do.
@@ -15,7 +15,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import pddnet
-from pddnet.errors import InputError, RegistrationCancelled, is_out_of_memory
+from pddnet.cli_options import (
+    add_bench,
+    add_benchmark,
+    add_common,
+    add_dataset,
+    add_device,
+    add_preset,
+    add_train,
+)
+from pddnet.errors import InputError, RegistrationCancelled, TrainingCancelled, is_out_of_memory
 from pddnet.process import (
     keep_freed_memory,
     leave_at_once,
@@ -27,6 +36,7 @@ from pddnet.terminal import Interruption, native_messages_hidden
 if TYPE_CHECKING:
     from pddnet.commands import Answer
 
+_CANCELLED = {"benchmark": "cancelled; what was measured is kept, and the same command goes on from there"}
 OK, UNEXPECTED, BAD_INPUT, NOT_ENOUGH_MEMORY, CANCELLED = 0, 1, 2, 3, 130
 
 
@@ -45,7 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (Exception, KeyboardInterrupt) as error:
         if parsed.debug:
             traceback.print_exc()
-        code, sentence = _explain(error)
+        code, sentence = _explain(error, parsed.command)
         print(f"pddnet {parsed.command}: {sentence}", file=sys.stderr)
         return code
     return OK
@@ -76,16 +86,30 @@ def _work(command: str) -> Callable[[argparse.Namespace, Interruption], Answer]:
         from pddnet.bench_commands import bench
 
         return bench
+    if command == "benchmark":
+        from pddnet.benchmark_commands import benchmark
+
+        return benchmark
+    if command == "dataset":
+        from pddnet.benchmark_commands import dataset
+
+        return dataset
+    if command == "train":
+        from pddnet.train_commands import train_command
+
+        return train_command
     from pddnet.commands import BY_NAME
 
     return BY_NAME[command]
 
 
-def _explain(error: BaseException) -> tuple[int, str]:
+def _explain(error: BaseException, command: str) -> tuple[int, str]:
     """The exit code of an exception and a sentence about it."""
     text = " ".join(str(error).split())
+    if isinstance(error, TrainingCancelled):
+        return CANCELLED, _CANCELLED.get(command, text)
     if isinstance(error, RegistrationCancelled | KeyboardInterrupt):
-        return CANCELLED, "cancelled; nothing was written"
+        return CANCELLED, _CANCELLED.get(command, "cancelled; nothing was written")
     if is_out_of_memory(error):
         return NOT_ENOUGH_MEMORY, text or "not enough memory; close other programs or choose a smaller preset"
     if isinstance(error, InputError):
@@ -106,14 +130,9 @@ def _parser() -> argparse.ArgumentParser:
         command = commands.add_parser(name, help=summary, description=f"{summary[0].upper()}{summary[1:]}.")
         command.set_defaults(immediate=not asks)
         add_arguments(command)
-        if name != "bench":  # its own commands have them
-            _add_common(command)
+        if name not in ("bench", "dataset"):  # their own commands have them
+            add_common(command)
     return parser
-
-
-def _add_common(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--json", action="store_true", help="print one JSON document and nothing else")
-    command.add_argument("--debug", action="store_true", help="show tracebacks and what libraries print")
 
 
 def _add_register(command: argparse.ArgumentParser) -> None:
@@ -166,8 +185,8 @@ def _add_register(command: argparse.ArgumentParser) -> None:
         metavar="MB",
         help="refuse to start if more memory than this would be needed",
     )
-    _add_preset(command)
-    _add_device(command)
+    add_preset(command)
+    add_device(command)
 
 
 def _add_warp(command: argparse.ArgumentParser) -> None:
@@ -213,61 +232,13 @@ def _add_info(command: argparse.ArgumentParser) -> None:
         "--fixed", type=Path, metavar="SCAN", help="with --moving: would these two scans fit?"
     )
     command.add_argument("--moving", type=Path, metavar="SCAN")
-    _add_preset(command)
+    add_preset(command)
 
 
 def _add_demo(command: argparse.ArgumentParser) -> None:
     command.add_argument("--out", type=Path, required=True, metavar="FOLDER", help="where results go")
-    _add_preset(command, "abdomen-ct")
-    _add_device(command)
-
-
-def _add_bench(command: argparse.ArgumentParser) -> None:
-    benchmarks = command.add_subparsers(dest="benchmark", required=True, metavar="BENCHMARK")
-    layers = benchmarks.add_parser(
-        "layers", help="the network's 6-D layers on made-up features, beside the machine's limits"
-    )
-    layers.add_argument("--control-points", type=_count, default=32, metavar="N", help="per axis")
-    layers.add_argument("--labels", type=_count, default=15, metavar="N", help="per axis")
-    layers.add_argument("--channels", type=_count, default=16, metavar="N", help="of the features")
-    layers.add_argument("--save", type=Path, metavar="FILE", help=".npy for the expected displacements")
-    register = benchmarks.add_parser(
-        "register", help="`pddnet register` on two synthetic patients, in a process of its own"
-    )
-    register.add_argument("--size", type=_size, default=(192, 160, 256), metavar="XxYxZ", help="voxels")
-    register.add_argument("--spacing", type=float, default=2.0, metavar="MM", help="of the voxels")
-    _add_preset(register, "abdomen-ct")
-    for benchmark, repeat in ((layers, 3), (register, 1)):
-        add = benchmark.add_argument
-        add("--repeat", type=_count, default=repeat, metavar="N", help="how often; medians are reported")
-        add("--seed", type=int, default=0, metavar="N", help="of what is made up")
-        add("--threads", type=_count, metavar="N", help="that PyTorch uses; by default as many as it likes")
-        _add_device(benchmark)
-        _add_common(benchmark)
-
-
-def _count(text: str) -> int:
-    """A whole number of at least 1."""
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
-    return int(text)
-
-
-def _size(text: str) -> tuple[int, int, int]:
-    """Three whole numbers of at least 1, as in 192x160x256."""
-    parts = text.split("x")
-    if len(parts) != 3:
-        raise argparse.ArgumentTypeError(f"{text!r} is not three whole numbers as in 192x160x256")
-    x, y, z = (_count(part) for part in parts)
-    return x, y, z
-
-
-def _add_preset(command: argparse.ArgumentParser, default: str = "generic") -> None:
-    command.add_argument("--preset", default=default, help="name or .toml file; `pddnet info` lists them")
-
-
-def _add_device(command: argparse.ArgumentParser) -> None:
-    command.add_argument("--device", default="auto", help="auto, cpu, cuda, cuda:1; `pddnet info` lists them")
+    add_preset(command, "abdomen-ct")
+    add_device(command)
 
 
 # what adds a command's arguments, whether its work asks to be interrupted, and its summary
@@ -277,6 +248,9 @@ _COMMANDS: dict[str, tuple[Callable[[argparse.ArgumentParser], None], bool, str]
     "invert": (_add_invert, True, "write the transform from moving to fixed points"),
     "evaluate": (_add_evaluate, False, "judge a registration by labels, landmarks and its transform"),
     "info": (_add_info, False, "show versions, devices, presets and memory"),
+    "train": (add_train, True, "train a registration on a data set"),
     "demo": (_add_demo, True, "make two scans, register them and show the results"),
-    "bench": (_add_bench, False, "measure how fast this machine registers"),
+    "bench": (add_bench, False, "measure how fast this machine registers"),
+    "benchmark": (add_benchmark, True, "compare registration methods by cross-validation on a data set"),
+    "dataset": (add_dataset, True, "make a data set of synthetic patients"),
 }

@@ -9,6 +9,7 @@ from dataclasses import MISSING, dataclass, fields, replace
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
+from types import UnionType
 from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
 
 from pddnet.errors import InputError
@@ -116,23 +117,46 @@ class CubeLevel:
     """One level of the published pdd-net: control points and labels regular in the image cube (-1, 1)^3.
 
     Args:
-        control_points: number of control points along each axis.
-        labels: number of displacement labels along each axis.
-        reach: the largest displacement q, in the cube's coordinates.
+        control_points: number of control points along each axis, or three numbers for (x, y, z).
+        labels: number of displacement labels along each axis, or three numbers.
+        reach: the largest displacement q, in the cube's coordinates, or three numbers.
         instance_iterations: steps of instance optimisation afterwards; 0 for none.
     """
 
-    control_points: int
-    labels: int
-    reach: float
+    control_points: int | tuple[int, int, int]
+    labels: int | tuple[int, int, int]
+    reach: float | tuple[float, float, float]
     instance_iterations: int = 50
 
     def __post_init__(self) -> None:
-        if self.control_points < 2 or self.labels < 3 or self.labels % 2 == 0 or not 0 < self.reach <= 2:
+        wrong = (
+            min(self.points_xyz) < 2 or min(self.labels_xyz) < 3 or any(n % 2 == 0 for n in self.labels_xyz)
+        )
+        if wrong or not all(0 < reach <= 2 for reach in self.reach_xyz):
             raise InputError(
                 f"a level has {self.control_points} control points, {self.labels} labels and reach {self.reach}; "
                 "needed are 2 or more control points, an odd number of 3 or more labels and a reach in (0, 2]"
             )
+
+    @property
+    def points_xyz(self) -> tuple[int, int, int]:
+        """Control points along (x, y, z)."""
+        return (self.control_points,) * 3 if isinstance(self.control_points, int) else self.control_points
+
+    @property
+    def labels_xyz(self) -> tuple[int, int, int]:
+        """Labels along (x, y, z)."""
+        return (self.labels,) * 3 if isinstance(self.labels, int) else self.labels
+
+    @property
+    def reach_xyz(self) -> tuple[float, float, float]:
+        """The largest displacement along (x, y, z)."""
+        return self.reach if isinstance(self.reach, tuple) else (self.reach,) * 3
+
+    @property
+    def entries(self) -> int:
+        """Size of the dissimilarity volume."""
+        return math.prod(self.points_xyz) * math.prod(self.labels_xyz)
 
 
 Level = LatticeLevel | CubeLevel
@@ -147,6 +171,9 @@ class Preset:
         levels: run one after the other, coarse to fine.
         spacing_mm: spacing of the working grid; 0 takes two thirds of the fixed scan's finest spacing.
         max_voxels: the working grid is made coarser until it has at most this many.
+        grid_size: voxels along (x, y, z) of a working grid around the centre of the fixed scan, its axes to right,
+            anterior and superior; the moving scan's centre is put there unless a start is given. For levels that were
+            trained so. () takes the scans' fields of view.
         intensity: scaling of intensities.
         global_stage: what is done before the levels.
         body_weights: control points in the air count little in their neighbours' means.
@@ -162,6 +189,7 @@ class Preset:
     levels: tuple[Level, ...]
     spacing_mm: float = 2.0
     max_voxels: int = 12_000_000
+    grid_size: tuple[int, ...] = ()
     intensity: Intensity = Intensity()
     global_stage: GlobalStage = "affine"
     body_weights: bool = True
@@ -183,6 +211,17 @@ class Preset:
             raise InputError(
                 f"preset {self.name} has spacing_mm {self.spacing_mm}, max_voxels {self.max_voxels} and temperature "
                 f"{self.temperature}; needed are a spacing of 0 or more, at least 4096 voxels and a temperature above 0"
+            )
+        if self.grid_size and not (
+            len(self.grid_size) == 3
+            and min(self.grid_size) >= 8
+            and not any(n % 2 for n in self.grid_size)
+            and self.spacing_mm > 0
+            and self.cube_levels
+        ):
+            raise InputError(
+                f"preset {self.name} has grid_size {self.grid_size}; three even sizes of 8 or more voxels, a "
+                "spacing_mm above 0 and levels of the network are needed with it"
             )
         if self.refinement_iterations < 0 or self.refinement_stride not in (1, 2):
             raise InputError(
@@ -224,9 +263,13 @@ def load_preset(name: str | Path | Preset) -> Preset:
         )
     file = resources.files("pddnet") / "presets" / f"{name}.toml" if bundled else Path(name)
     try:
-        return _parsed(file.name.removesuffix(".toml"), file.read_text("utf-8"))
+        preset = _parsed(file.name.removesuffix(".toml"), file.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, InputError, TypeError) as error:
         raise InputError(f"preset '{name}' cannot be used: {error}") from error
+    beside = Path(name).parent / preset.weights
+    if bundled or not preset.weights or not beside.is_file():
+        return preset
+    return replace(preset, weights=str(beside))  # weights are named relative to the file
 
 
 def overridden(
@@ -329,13 +372,21 @@ def _check_value(value: object, hint: Any, where: str) -> None:
         if value not in choices:
             raise InputError(f"{where}; it must be one of {', '.join(choices)}")
     elif get_origin(hint) is tuple:
-        if choices[0] is float and not (isinstance(value, list) and all(_is_number(v, float) for v in value)):
+        if choices[0] in (int, float) and not _are_numbers(value, choices[0]):
             raise InputError(f"{where}; a list of numbers is needed")
+    elif get_origin(hint) is UnionType:  # a number, or three
+        three = _are_numbers(value, choices[0]) and len(value) == 3  # type: ignore[arg-type]
+        if not three and not _is_number(value, choices[0]):
+            raise InputError(f"{where}; a {'whole ' if choices[0] is int else ''}number or three are needed")
     elif hint in (int, float):
         if not _is_number(value, hint):
             raise InputError(f"{where}; a {'whole ' if hint is int else ''}number is needed")
     elif not isinstance(value, hint):
         raise InputError(f"{where}; {'true or false' if hint is bool else 'text'} is needed")
+
+
+def _are_numbers(value: object, kind: type) -> bool:
+    return isinstance(value, list) and all(_is_number(item, kind) for item in value)
 
 
 def _is_number(value: object, kind: type) -> bool:

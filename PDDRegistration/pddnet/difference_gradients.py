@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch.autograd.function import once_differentiable
 
+from pddnet.plane_lines import PlaneLines
+
 FillDifferences = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], object]
 
 
@@ -53,26 +55,44 @@ class _SquaredDifferences(torch.autograd.Function):
 def _gradients(
     fixed: torch.Tensor, moving: torch.Tensor, weights: Sequence[torch.Tensor], arriving: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """A row of points at a time, so that the samples of all channels exist for one row only."""
-    of_fixed, of_moving = torch.empty_like(fixed), torch.zeros_like(moving)
-    by_slice = moving.transpose(0, 1).flatten(1)  # (D, C*H*W)
-    for k, plane in enumerate(weights[0]):
-        slices = (plane @ by_slice).view(-1, moving.shape[0], *moving.shape[2:])  # (Ld, C, H, W)
-        of_slices = torch.zeros_like(slices)
-        for row, line in enumerate(weights[1]):
-            of_fixed[:, k, row], of_lines = _gradients_of_row(
-                fixed[:, k, row], line @ slices, weights[2], arriving[k, row]
-            )
-            of_slices += line.T @ of_lines
-        of_moving += (plane.T @ of_slices.flatten(1)).view(-1, *of_slices.shape[1:]).transpose(0, 1)
-    return of_fixed, of_moving
+    """A plane of points at a time; what arrives is (Kd, Kh, Kw, Ld, Lh, Lw), of half the squares.
+
+    With g the arriving gradient, that of f(k) is sum over d of g (f - m), and that of the sample m(k + d) is g (m - f).
+    Sums over the labels of one row and column go before the channels, so that no sample of a channel exists.
+    """
+    mean = moving.mean((1, 2, 3), keepdim=True)  # as in the values: less is lost where large products cancel
+    at_points = (fixed - mean).permute(1, 2, 3, 0)  # (Kd, Kh, Kw, C)
+    planes = PlaneLines(moving - mean, weights)
+    squares = _squares_along_x(weights[2])
+    of_fixed, of_moving = torch.empty_like(at_points), torch.zeros_like(moving.permute(1, 2, 3, 0))
+    for k, points in enumerate(at_points):
+        lines, spread = planes.lines(k), planes.spread(arriving[k])  # (Kh, X, C), (Kh, Kw, X)
+        total = arriving[k].flatten(2).sum(2)[..., None]
+        of_fixed[k] = points * total - torch.bmm(spread, lines)
+        of_lines = _weighted_samples(lines, arriving[k], squares)
+        of_lines.baddbmm_(spread.transpose(1, 2), points, alpha=-1)
+        planes.add_to_volume(of_moving, k, of_lines)
+    return of_fixed.permute(3, 0, 1, 2), of_moving.permute(3, 0, 1, 2)
 
 
-def _gradients_of_row(
-    fixed: torch.Tensor, lines: torch.Tensor, weights: torch.Tensor, arriving: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """From (C, Kw), (Ld, C, Lh, W), (Kw, Lw, W) and (Kw, Ld, Lh, Lw): gradients of the first two."""
-    across = weights.flatten(0, 1)  # (Kw*Lw, W)
-    samples = (lines @ across.T).view(*lines.shape[:3], *weights.shape[:2])  # (Ld, C, Lh, Kw, Lw)
-    samples.sub_(fixed[:, None, :, None]).mul_(arriving.permute(1, 2, 0, 3)[:, None])
-    return -samples.sum((0, 2, 4)), samples.flatten(3) @ across
+def _squares_along_x(weights: torch.Tensor) -> torch.Tensor:
+    """Of interpolation weights (Kw, Lw, W): their squares, and products of neighbours, (Kw * Lw, 2 W - 1)."""
+    flat = weights.flatten(0, 1)
+    return torch.cat((flat.square(), flat[:, :-1] * flat[:, 1:]), 1)
+
+
+def _weighted_samples(lines: torch.Tensor, arriving: torch.Tensor, squares: torch.Tensor) -> torch.Tensor:
+    """Interpolate lines (Kh, X, C) along x, weight by (Kh, Kw, Ld, Lh, Lw), and spread over the columns again.
+
+    Interpolation takes two neighbours, so all of it is a matrix with one diagonal on either side of the main one.
+    """
+    height, channels = lines.shape[0], lines.shape[2]
+    by_line = arriving.permute(0, 2, 3, 1, 4).reshape(-1, len(squares))  # (Kh*Ld*Lh, Kw*Lw)
+    weights = by_line @ squares
+    width = (weights.shape[1] + 1) // 2
+    main, beside = weights[:, :width], weights[:, width:]
+    columns = lines.view(-1, width, channels)  # (Kh*Ld*Lh, W, C)
+    out = columns * main[..., None]
+    out[:, :-1].addcmul_(columns[:, 1:], beside[..., None])
+    out[:, 1:].addcmul_(columns[:, :-1], beside[..., None])
+    return out.view(height, -1, channels)

@@ -13,6 +13,10 @@ class RegistrationCancelled(Exception):
     """The caller asked for the registration to stop; nothing was written."""
 
 
+class TrainingCancelled(RegistrationCancelled):
+    """The caller asked for the training to stop; it can be resumed."""
+
+
 class InsufficientMemoryError(MemoryError):
     """The estimated peak memory is above what is free."""
 

@@ -33,14 +33,14 @@ def estimate_peak_memory_mb(
     """
     chosen = overridden(load_preset(preset), levels=levels)
     grid = working_geometry(fixed, moving, np.eye(4), chosen.spacing_mm, chosen.max_voxels)
-    voxels = math.prod(grid.size)
+    voxels = math.prod(chosen.grid_size or grid.size)
     scans = math.prod(fixed.size) * 8 + math.prod(moving.size) * 12 + voxels * 4 * 8
     return _BASE_MB + (scans + max(_level_bytes(level, voxels) for level in chosen.levels)) / _MEGABYTE
 
 
 def _level_bytes(level: LatticeLevel | CubeLevel, voxels: int) -> float:
     if isinstance(level, CubeLevel):
-        return 4 * (2.6 * level.control_points**3 * level.labels**3 + 20 * voxels)
+        return 4 * (2.6 * level.entries + 20 * voxels)
     labels = (2 * level.reach // level.step + 1) ** 3
     cost = labels / level.spacing**3
     features = _FEATURE_CHANNELS / {"coarse": 8, "fine": 8, "full": 1}[level.features]

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
 from pddnet.config import GRID_MULTIPLE, Preset
 from pddnet.geometry import ImageGeometry, Matrix, transform_points
+
+TO_RAS = ((-1.0, 0.0, 0.0), (0.0, -1.0, 0.0), (0.0, 0.0, 1.0))  # columns: right, anterior, superior in LPS
 
 _KEEP_SPACING_WITHIN = 0.1  # a fixed scan this close to the wanted spacing is used voxel for voxel
 _FINEST_SPACING = 2 / 3  # of the fixed scan's, where the preset leaves the spacing open
@@ -42,6 +45,13 @@ def working_geometry(
         spacing *= max(excess ** (1 / 3), _LEAST_COARSENING)  # the margin, in mm, grows with the spacing
         grid = _union_grid(fixed, corners, spacing, margin)
     return grid
+
+
+def centred_box(scan: ImageGeometry, size: Sequence[int], spacing_mm: float) -> ImageGeometry:
+    """A box of voxels around the centre of a scan's field of view, its axes to right, anterior and superior."""
+    spacing, counts = (spacing_mm,) * 3, _counts(np.asarray(size))
+    at_origin = ImageGeometry(counts, spacing, (0.0, 0.0, 0.0), TO_RAS)
+    return ImageGeometry(counts, spacing, tuple(scan.centre - at_origin.centre), TO_RAS)
 
 
 def _union_grid(fixed: ImageGeometry, moving_corners: Matrix, spacing: float, margin: int) -> ImageGeometry:

@@ -102,25 +102,57 @@ def min_convolution_gradient(
     cost: torch.Tensor, gradient: torch.Tensor, filters: Sequence[torch.Tensor]
 ) -> torch.Tensor:
     """Gradient at a block of points (Ld, Lh, Lw, n), from that at its min-convolution; labels that tie share it."""
-    with torch.enable_grad():
-        values = leaf = cost.detach().requires_grad_()
-        for axis in range(3):
-            values = _extended_minimum(values, axis)
-        for axis, matrix in enumerate(filters):
-            filtered = matrix @ values.flatten(axis + 1)
-            values = filtered.view(*filtered.shape[:-1], *values.shape[axis + 1 :])
-        return torch.autograd.grad(values, leaf, gradient)[0]
+    kept = []
+    values = cost
+    for axis in range(3):
+        pairs = torch.minimum(*_neighbours(values, axis))
+        kept.append((values, pairs))
+        values = _extended(values, pairs, axis)
+    for axis, matrix in enumerate(filters):
+        batch = math.prod(gradient.shape[:axis])
+        columns = gradient.reshape(batch, gradient.shape[axis], -1)
+        filtered = torch.matmul(matrix.T, columns)
+        gradient = filtered.view(*gradient.shape[:axis], len(matrix.T), *gradient.shape[axis + 1 :])
+    for axis, (values, pairs) in reversed(list(enumerate(kept))):
+        gradient = _gradient_before_extension(values, pairs, gradient, axis)
+    return gradient
 
 
-def _extended_minimum(values: torch.Tensor, axis: int) -> torch.Tensor:
-    """What `LabelFilter` computes in place along one axis, as operations that have gradients."""
+def _extended(values: torch.Tensor, pairs: torch.Tensor, axis: int) -> torch.Tensor:
+    """What `LabelFilter` computes along one axis, from the values and the minima of neighbours."""
     size = values.shape[axis]
     first, last = values.narrow(axis, 0, 1), values.narrow(axis, size - 1, 1)
     if size == 1:
         return torch.cat((first, first, first), axis)
-    pairs = torch.minimum(*_neighbours(values, axis))
     ends = (first, pairs.narrow(axis, 0, 1), pairs.narrow(axis, size - 2, 1), last)
     return torch.cat((*ends[:2], torch.minimum(*_neighbours(pairs, axis)), *ends[2:]), axis)
+
+
+def _gradient_before_extension(
+    values: torch.Tensor, pairs: torch.Tensor, gradient: torch.Tensor, axis: int
+) -> torch.Tensor:
+    """From the gradient at `_extended` to that at the values."""
+    size = values.shape[axis]
+    if size == 1:
+        return gradient.sum(axis, keepdim=True)
+    of_pairs = _shared_out(pairs, gradient.narrow(axis, 2, size - 2), axis)
+    of_pairs.narrow(axis, 0, 1).add_(gradient.narrow(axis, 1, 1))
+    of_pairs.narrow(axis, size - 2, 1).add_(gradient.narrow(axis, size, 1))
+    of_values = _shared_out(values, of_pairs, axis)
+    of_values.narrow(axis, 0, 1).add_(gradient.narrow(axis, 0, 1))
+    of_values.narrow(axis, size - 1, 1).add_(gradient.narrow(axis, size + 1, 1))
+    return of_values
+
+
+def _shared_out(values: torch.Tensor, gradient: torch.Tensor, axis: int) -> torch.Tensor:
+    """The gradient at the minima of neighbours, given to the smaller one of each two, or to both by half."""
+    one, other = _neighbours(values, axis)
+    out = torch.zeros_like(values)
+    to_one = torch.sub(other, one).sign_().add_(1).mul_(gradient).mul_(0.5)
+    to_first, to_second = _neighbours(out, axis)
+    to_first.copy_(to_one)
+    to_second.add_(gradient).sub_(to_one)
+    return out
 
 
 def _neighbours(values: torch.Tensor, axis: int) -> tuple[torch.Tensor, torch.Tensor]:

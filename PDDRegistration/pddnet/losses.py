@@ -1,4 +1,4 @@
-"""What the network is trained with: the non-local label loss and its class weights.
+"""What a registration is trained with: the non-local label loss and its class weights, and what may replace it.
 
 The other term, diffusion regularisation, is `regularisation.diffusion`. Source: Heinrich, MICCAI 2019,
 section 2.4.
@@ -10,13 +10,26 @@ from collections.abc import Iterable
 
 import torch
 import torch.nn.functional as F
-from torch.utils.checkpoint import checkpoint
+from torch.autograd.function import once_differentiable
 
+from pddnet.correlation import control_points
 from pddnet.errors import InputError
+from pddnet.features.mind_ssc import mind_ssc
 from pddnet.interpolation import lattice_axes, lattice_weights, sample_at
+from pddnet.plane_lines import PlaneLines
 from pddnet.regularisation import diffusion
 
-__all__ = ["class_weights", "diffusion", "non_local_label_loss", "one_hot", "transfer_labels"]
+__all__ = [
+    "class_weights",
+    "diffusion",
+    "mind_loss",
+    "non_local_label_loss",
+    "one_hot",
+    "soft_dice_loss",
+    "transfer_labels",
+    "warp_holding_border",
+    "warped_label_loss",
+]
 
 BACKGROUND_WEIGHT = 0.15
 
@@ -71,8 +84,8 @@ def transfer_labels(
 
     Args:
         moving_one_hot: (1, N, D, H, W); interpolated linearly, the border value held outside.
-        probabilities: (Kd, Kh, Kw, Ld, Lh, Lw); differentiable. The samples are computed again for the
-            gradient, so that they need not be kept.
+        probabilities: (Kd, Kh, Kw, Ld, Lh, Lw); differentiable. What is sampled is computed again for the
+            gradient, so that it need not be kept.
         points: (Kd, Kh, Kw, 3) from `control_points`.
         labels: (Ld, Lh, Lw, 3) from `displacement_labels`.
 
@@ -85,16 +98,36 @@ def transfer_labels(
             f"probabilities have shape {tuple(probabilities.shape)}, points {tuple(points.shape)}, labels "
             f"{tuple(labels.shape)}; what control_points and displacement_labels gave for them is needed"
         )
-    weights = lattice_weights(axes, offsets, moving_one_hot.shape[2:])
-    planes = []
-    for k, depth_weights in enumerate(weights[0]):
-        slices = torch.einsum("ld,cdhw->lchw", depth_weights, moving_one_hot[0])
-        rows = [
-            checkpoint(_transferred_row, slices, p, row_weights, weights[2], use_reentrant=False)
-            for p, row_weights in zip(probabilities[k], weights[1], strict=True)
-        ]
-        planes.append(torch.stack(rows, 1))  # (N, Kh, Kw)
-    return torch.stack(planes, 1)
+    weights = [w.to(probabilities) for w in lattice_weights(axes, offsets, moving_one_hot.shape[2:])]
+    transferred: torch.Tensor = _Transfer.apply(  # type: ignore[no-untyped-call]
+        probabilities, moving_one_hot[0].to(probabilities), weights
+    )
+    return transferred
+
+
+class _Transfer(torch.autograd.Function):
+    """A plane of points at a time, backwards too; nothing but the arguments is kept."""
+
+    @staticmethod
+    def forward(ctx, probabilities, moving, weights):  # type: ignore[no-untyped-def]
+        planes = PlaneLines(moving, weights)
+        ctx.planes, ctx.shape = planes, probabilities.shape
+        found = [torch.bmm(planes.spread(p), planes.lines(k)) for k, p in enumerate(probabilities)]
+        return torch.stack(found).permute(3, 0, 1, 2)  # (Kd, Kh, Kw, N) to (N, Kd, Kh, Kw)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx, gradient):  # type: ignore[no-untyped-def]
+        _, height, width, *labels = ctx.shape
+        out = gradient.new_empty(ctx.shape)
+        by_point = gradient.permute(1, 3, 2, 0)  # (Kd, Kw, Kh, N)
+        for k, arriving in enumerate(by_point):
+            lines = ctx.planes.lines(k)  # (Kh, X, N)
+            columns = torch.bmm(arriving.transpose(0, 1), lines.transpose(1, 2)).transpose(
+                0, 1
+            )  # (Kw, Kh, X)
+            out[k] = ctx.planes.gathered(columns.reshape(width, height, *labels[:2], -1))
+        return out, None, None
 
 
 def non_local_label_loss(
@@ -126,10 +159,72 @@ def non_local_label_loss(
     return ((transferred - wanted).square() * weights[:, None, None, None]).mean()
 
 
-def _transferred_row(
-    slices: torch.Tensor, probabilities: torch.Tensor, row_weights: torch.Tensor, column_weights: torch.Tensor
+def soft_dice_loss(found: torch.Tensor, wanted: torch.Tensor) -> torch.Tensor:
+    """1 - the mean soft Dice, 2 sum(a b) / (sum(a^2) + sum(b^2)), of the classes without the background.
+
+    Args:
+        found, wanted: (1, N, D, H, W), 0 to 1, background first. A class that neither has does not count.
+
+    Returns:
+        A scalar, 0 to 1.
+    """
+    if found.shape != wanted.shape or found.ndim != 5 or found.shape[1] < 2:
+        raise InputError(
+            f"found has shape {tuple(found.shape)}, wanted {tuple(wanted.shape)}; "
+            "the same shape (1, N, D, H, W) with N of 2 or more is needed"
+        )
+    a, b = found[0, 1:].flatten(1), wanted[0, 1:].flatten(1)
+    total = a.square().sum(1) + b.square().sum(1)
+    present = total > 0
+    overlap = 2 * (a * b).sum(1) / torch.where(present, total, 1.0)
+    return 1 - overlap.sum() / present.sum().clamp(min=1) if bool(present.any()) else found.sum() * 0
+
+
+def warped_label_loss(
+    moving_one_hot: torch.Tensor,
+    fixed_one_hot: torch.Tensor,
+    displacement: torch.Tensor,
+    weights: torch.Tensor,
 ) -> torch.Tensor:
-    """One row of points: slices (Ld, N, H, W) weighted by probabilities (Kw, Ld, Lh, Lw), to (N, Kw)."""
-    samples = (row_weights @ slices) @ column_weights.flatten(0, 1).T  # (Ld, N, Lh, Kw*Lw)
-    samples = samples.view(*samples.shape[:3], *column_weights.shape[:2])
-    return torch.einsum("lnhkw,klhw->nk", samples, probabilities)
+    """Weighted mean squared difference of the moving labels, warped by one displacement, and the fixed labels.
+
+    What a spatial transformer is trained with, in the place of `non_local_label_loss`.
+
+    Args:
+        moving_one_hot, fixed_one_hot: (1, N, D, H, W).
+        displacement: (1, 3, D, H, W), normalised, channels (x, y, z), fixed -> moving; differentiable.
+        weights: (N,) from `class_weights`.
+
+    Returns:
+        A scalar, the mean over classes and voxels.
+    """
+    warped = warp_holding_border(moving_one_hot, displacement)
+    return ((warped - fixed_one_hot).square() * weights[:, None, None, None]).mean()
+
+
+def mind_loss(
+    fixed_image: torch.Tensor, moving_image: torch.Tensor, displacement: torch.Tensor
+) -> torch.Tensor:
+    """Mean squared difference of the MIND-SSC descriptors of the fixed image and of the warped moving one.
+
+    Args:
+        fixed_image, moving_image: (1, 1, D, H, W).
+        displacement: (1, 3, D, H, W), normalised, channels (x, y, z), fixed -> moving; differentiable.
+
+    Returns:
+        A scalar, the mean over channels and every second voxel along each axis.
+    """
+    warped = warp_holding_border(moving_image, displacement)
+    with torch.no_grad():
+        wanted = mind_ssc(fixed_image, stride=2)
+    return (mind_ssc(warped, stride=2) - wanted).square().mean()
+
+
+def warp_holding_border(volume: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """Values (1, C, D, H, W) at the displaced positions of their own grid, linear, the border value held outside.
+
+    Args:
+        displacement: (1, 3, D, H, W), normalised, channels (x, y, z).
+    """
+    identity = control_points(volume.shape[2:], dtype=displacement.dtype, device=displacement.device)
+    return sample_at(volume, identity + displacement[0].permute(1, 2, 3, 0))[None]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 _MB = 1e6
@@ -12,6 +13,7 @@ _CGROUPS = Path("/sys/fs/cgroup")
 _PROC = Path("/proc")
 _CGROUP_V2 = ("memory.max", "memory.current", "inactive_file")
 _CGROUP_V1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+_FORGET_PEAK = "5"  # proc(5), clear_refs
 _UNLIMITED = 1 << 60  # cgroup v1 writes a huge number where there is no limit
 
 
@@ -38,6 +40,23 @@ def peak_memory_mb() -> float:
     import resource
 
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / _MB  # bytes on macOS
+
+
+def forget_peak_memory() -> bool:
+    """Let `peak_memory_mb` begin anew with what the process occupies now; False where that cannot be asked (Linux can).
+
+    Memory that was freed but stayed with the process is given back first, so that it is not counted.
+    """
+    clear = _PROC / "self" / "clear_refs"
+    if not sys.platform.startswith("linux") or not clear.exists():
+        return False
+    with suppress(OSError, AttributeError):  # another C library: what it keeps is counted
+        ctypes.CDLL(None).malloc_trim(0)
+    try:
+        clear.write_text(_FORGET_PEAK, encoding="ascii")
+    except OSError:  # a container may forbid it
+        return False
+    return True
 
 
 def _meminfo_available(proc: Path) -> float:

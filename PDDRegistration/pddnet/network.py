@@ -23,6 +23,7 @@ from pddnet.correlation import (
     dissimilarity_volume,
 )
 from pddnet.errors import InputError
+from pddnet.features.mind_features import MindFeatures
 from pddnet.features.obelisk import Obelisk, ObeliskConfig
 from pddnet.instance_optimisation import PUBLISHED_FIT, InstanceOptimisation, optimise_instance
 from pddnet.regularisation import (
@@ -85,17 +86,26 @@ class PddNetOutput:
 
 
 class PddNet(nn.Module):
-    """The trainable network: the same features for both images, and the six weights of the regularisation."""
+    """The trainable network: the same features for both images, and the six weights of the regularisation.
+
+    Args:
+        features: learned ones, or their sizes, or hand-made ones.
+        weights: of the regularisation, to begin with.
+        reduction: of the squared differences of the features.
+        mean_field: False leaves out what neighbouring control points say to each other.
+    """
 
     def __init__(
         self,
-        features: ObeliskConfig | Obelisk,
+        features: ObeliskConfig | Obelisk | MindFeatures,
         weights: RegularisationWeights = INITIAL_WEIGHTS,
         reduction: Reduction = "sum",
+        *,
+        mean_field: bool = True,
     ) -> None:
         super().__init__()
-        self.features = features if isinstance(features, Obelisk) else Obelisk(features)
-        self.regularisation = Regularisation(weights)
+        self.features = Obelisk(features) if isinstance(features, ObeliskConfig) else features
+        self.regularisation = Regularisation(weights, mean_field=mean_field)
         self.reduction: Reduction = reduction
 
     def forward(

@@ -9,7 +9,7 @@ from pddnet.errors import InputError, InsufficientMemoryError
 from pddnet.estimate import estimate_peak_memory_mb
 from pddnet.geometry import ImageGeometry
 from pddnet.global_alignment import robust_affine
-from pddnet.grids import working_geometry
+from pddnet.grids import centred_box, working_geometry
 from pddnet.memory import available_memory_mb
 from pddnet.warp import AffineTransform, SpatialTransform
 
@@ -21,8 +21,11 @@ def working_grid(
 ) -> ImageGeometry:
     """The grid the levels run on; see `working_geometry`.
 
-    Its axes are the fixed scan's; for the network's levels, in the order and direction its weights were trained on.
+    Its axes are the fixed scan's; for the network's levels, in the order and direction its weights were trained on; or
+    it is the box that the preset names.
     """
+    if preset.grid_size:
+        return centred_box(fixed, preset.grid_size, preset.spacing_mm)
     grid = working_geometry(
         fixed, moving, as_affine(start, fixed).matrix, preset.spacing_mm, preset.max_voxels
     )
@@ -67,7 +70,7 @@ def check_memory(
 def _level_cost(level: LatticeLevel | CubeLevel) -> float:
     """In units of about a second for 8 million working voxels on two cores."""
     if isinstance(level, CubeLevel):
-        return level.control_points**3 * level.labels**3 * 6e-7
+        return level.entries * 6e-7
     labels = (2 * level.reach // level.step + 1) ** 3
     entries = labels / level.spacing**3
     return (0.6 + entries * 0.15 + {"coarse": 0.1, "fine": 0.6, "full": 2.5}[level.features]) * (

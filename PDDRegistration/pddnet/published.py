@@ -7,7 +7,7 @@ from dataclasses import replace
 import torch
 
 from pddnet.checkpoint import load_network
-from pddnet.config import Preset
+from pddnet.config import CubeLevel, Preset
 from pddnet.errors import InputError
 from pddnet.instance_optimisation import STEADY_FIT, InstanceOptimisation
 from pddnet.lattice import Lattice, interpolate
@@ -34,7 +34,13 @@ def network_of(preset: Preset, device: torch.device) -> PddNet | None:
         raise InputError(
             f"preset '{preset.name}' has levels with different instance_iterations; use one number"
         )
-    return load_network(preset.weights).to(device)
+    network = load_network(preset.weights)
+    if not network.regularisation.mean_field:
+        raise InputError(
+            f"preset '{preset.name}' names weights that were trained without the mean field; a preset's levels "
+            "need it: use them through pddnet.learning"
+        )
+    return network.to(device)
 
 
 def run_published_levels(
@@ -48,7 +54,7 @@ def run_published_levels(
             network,
             fixed.image[None],
             moving.image[None],
-            [Level.cubic(level.control_points, level.labels, level.reach) for level in preset.cube_levels],
+            [_search(level) for level in preset.cube_levels],
             optimisation=_fit(steps) if steps else None,
             on_stage=lambda message: reporter.tell("levels", message),
             between_chunks=reporter.tick,
@@ -58,6 +64,11 @@ def run_published_levels(
     forward = interpolate(found.displacement[0] * to_voxels, Lattice(voxels, 1, 0.0), half)
     spreads = [_spread(summary, voxels, half) for summary in found.levels]
     return forward, torch.stack(spreads).sum(0)
+
+
+def _search(level: CubeLevel) -> Level:
+    points, labels = level.points_xyz, level.labels_xyz
+    return Level((points[2], points[1], points[0]), (labels[2], labels[1], labels[0]), level.reach_xyz)
 
 
 def _fit(steps: int) -> InstanceOptimisation:

@@ -202,6 +202,9 @@ def _checked(
     for scan, mask, role in ((fixed, fixed_mask, "fixed"), (moving, moving_mask, "moving")):
         check_scan(scan, role)
         check_mask(mask, scan, role)
+    given_start = initial is not None
+    if initial is None and preset.grid_size:
+        initial = "centres"
     if isinstance(initial, str):
         if initial != "centres":
             raise InputError(f"initial_transform is '{initial}'; a transform or 'centres' is needed")
@@ -217,7 +220,7 @@ def _checked(
         ScanSource(scan, mask, Scaling.of(scan, intensity), device)
         for scan, mask in ((fixed, fixed_mask), (moving, moving_mask))
     ]
-    return _Job(sources[0], sources[1], start, initial is not None, preset, device)
+    return _Job(sources[0], sources[1], start, given_start, preset, device)
 
 
 def _global_stage(job: _Job, reporter: Reporter) -> Alignment:
@@ -240,6 +243,8 @@ def _prepared(
     """Both scans on the working grid, cropped to the bodies, and that grid."""
     grid = working_grid(job.fixed.scan.geometry, job.moving.scan.geometry, start, job.preset)
     scans = (job.fixed_on(grid, tick), job.moving_on(grid, start, tick))
+    if job.preset.grid_size:
+        return *scans, grid
     window = body_window(scans)
     corner, size = [w.start for w in reversed(window)], [w.stop - w.start for w in reversed(window)]
     return scans[0].cropped(window), scans[1].cropped(window), grid.cropped(corner, size)

@@ -17,7 +17,8 @@ from torch import nn
 from pddnet.all_cores import Hook
 from pddnet.errors import InputError
 from pddnet.label_moments import probability_writer
-from pddnet.message_passing import accumulator, check_volume, mean_field, min_convolution
+from pddnet.message_passing import accumulator, check_volume, min_convolution
+from pddnet.message_passing import mean_field as average_neighbours
 from pddnet.rounds import RoundScales, run_rounds
 
 Scalar = float | torch.Tensor
@@ -69,10 +70,11 @@ INITIAL_WEIGHTS = RegularisationWeights(1.0, 0.1, 1.0, 1.0, 0.1, 1.0)
 
 
 class Regularisation(nn.Module):
-    """Owns the six trainable scalars; what they do is `regularise`."""
+    """Owns the six trainable scalars; what they do, with or without the mean field, is `regularise`."""
 
-    def __init__(self, weights: RegularisationWeights = INITIAL_WEIGHTS) -> None:
+    def __init__(self, weights: RegularisationWeights = INITIAL_WEIGHTS, *, mean_field: bool = True) -> None:
         super().__init__()
+        self.mean_field = mean_field
         self.data_weight = nn.Parameter(torch.tensor(float(weights.data_weight)))
         self.data_bias = nn.Parameter(torch.tensor(float(weights.data_bias)))
         self.repeat_weight = nn.Parameter(torch.tensor(float(weights.repeat_weight)))
@@ -89,26 +91,34 @@ class Regularisation(nn.Module):
 
     def forward(self, dissimilarity: torch.Tensor, between_chunks: Hook | None = None) -> torch.Tensor:
         """Probabilities of the labels; see `regularise`."""
-        return regularise(dissimilarity, self.weights, between_chunks=between_chunks)
+        return regularise(
+            dissimilarity, self.weights, mean_field=self.mean_field, between_chunks=between_chunks
+        )
 
 
 def regularise(
-    dissimilarity: torch.Tensor, weights: RegularisationWeights, *, between_chunks: Hook | None = None
+    dissimilarity: torch.Tensor,
+    weights: RegularisationWeights,
+    *,
+    mean_field: bool = True,
+    between_chunks: Hook | None = None,
 ) -> torch.Tensor:
     """Two rounds of min-convolution and mean field, then the softmax over labels.
 
     Args:
         dissimilarity: (Kd, Kh, Kw, Ld, Lh, Lw), any floating type; half precision is widened piece by piece.
         weights: the six scalars.
+        mean_field: False leaves out what neighbouring control points say to each other (the paper's "w/o MF").
         between_chunks: called between pieces of work; what it raises ends the computation.
 
     Returns:
         Probabilities of the same shape, float32 at least, the sum over the last three axes 1. Beside the
-        argument only this volume is held in memory, unless a gradient is asked for.
+        argument only this volume is held in memory, unless a gradient is asked for or the mean field left out.
     """
     check_volume("dissimilarity", dissimilarity)
-    if torch.is_grad_enabled() and (dissimilarity.requires_grad or weights.need_gradient()):
-        return _regularise_with_gradient(dissimilarity, weights, between_chunks)
+    differentiable = torch.is_grad_enabled() and (dissimilarity.requires_grad or weights.need_gradient())
+    if differentiable or not mean_field:
+        return _regularise_whole(dissimilarity, weights, mean_field, between_chunks)
     depth, height, width, *labels = dissimilarity.shape
     data = dissimilarity.flatten(3).transpose(2, 3)  # (Kd, Kh, L, Kw)
     out = accumulator(dissimilarity).new_empty(depth, height, width, data.shape[2])
@@ -203,13 +213,22 @@ def upsample_displacement(displacement: torch.Tensor, shape: Sequence[int]) -> t
     return F.interpolate(channels_first, size=tuple(shape), mode="trilinear", align_corners=True)
 
 
-def _regularise_with_gradient(
-    dissimilarity: torch.Tensor, w: RegularisationWeights, between_chunks: Hook | None
+def _regularise_whole(
+    dissimilarity: torch.Tensor, w: RegularisationWeights, mean_field: bool, between_chunks: Hook | None
 ) -> torch.Tensor:
+    """Volume after volume, differentiable.
+
+    For the gradient the dissimilarities, both inputs of a min-convolution, the message, the costs and the
+    probabilities are kept: six volumes. The filters go through blocks of their input again.
+    """
+
+    def filtered(cost: torch.Tensor) -> torch.Tensor:
+        envelope = min_convolution(cost, between_chunks=between_chunks)
+        return average_neighbours(envelope, between_chunks=between_chunks) if mean_field else envelope
+
     data = w.data_weight * dissimilarity.to(accumulator(dissimilarity).dtype) + w.data_bias
-    message = mean_field(min_convolution(data, between_chunks=between_chunks), between_chunks=between_chunks)
-    cost = w.repeat_weight * data + w.message_weight * message + w.message_bias
-    cost = mean_field(min_convolution(cost, between_chunks=between_chunks), between_chunks=between_chunks)
+    message = filtered(data)
+    cost = filtered(w.repeat_weight * data + w.message_weight * message + w.message_bias)
     return softmax_over_labels(cost, w.sharpness)
 
 

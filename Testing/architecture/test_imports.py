@@ -60,7 +60,12 @@ def test_only_the_interop_package_imports_simpleitk(backend: dict[str, set[str]]
 
 def test_the_backend_depends_on_torch_numpy_and_simpleitk_alone(backend: dict[str, set[str]]) -> None:
     allowed = {"pddnet", "torch", "numpy", "SimpleITK", "matplotlib", *sys.stdlib_module_names}
-    assert {file: names - allowed for file, names in backend.items() if names - allowed} == {}
+    others = {file: names - allowed for file, names in backend.items() if names - allowed}
+    assert others == {
+        # run by another interpreter, which has them
+        "baselines/external/peer_packages.py": {"ants", "convexAdam", "itk", "nibabel", "picsl_greedy"},
+        "cross_validation/statistics.py": {"scipy"},  # where it is installed
+    }
 
 
 def test_the_contributor_guide_shows_the_layers_that_are_enforced(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -75,7 +76,7 @@ def test_set_up_commands_are_targets_of_the_makefile(readme: str, root: Path) ->
 
 
 def test_the_command_line_example_writes_its_results(readme: str, user_folder: Path) -> None:
-    (example,) = [command for command in commands(readme) if command[0] == "pddnet"]
+    (example,) = [command for command in commands(readme) if command[:2] == ["pddnet", "register"]]
     finished = run_in(user_folder, example)
     assert finished.returncode == 0, finished.stderr
     written = {file.name for file in (user_folder / example[example.index("--out") + 1]).iterdir()}
@@ -86,6 +87,48 @@ def test_the_command_line_example_writes_its_results(readme: str, user_folder: P
         "uncertainty.nii.gz",
         "report.json",
     } <= written
+
+
+def test_the_benchmark_example_writes_its_tables(readme: str, tmp_path: Path) -> None:
+    """On the middle of the patients, coarsely: whole ones would take minutes."""
+    make, measure = (c for c in commands(readme) if c[:2] in (["pddnet", "dataset"], ["pddnet", "benchmark"]))
+    for command in ([*make, "--size", "24x20x26", "--spacing", "6"], measure):
+        finished = run_in(tmp_path, command)
+        assert finished.returncode == 0, finished.stderr
+    out = tmp_path / measure[measure.index("--out") + 1]
+    named = re.findall(r"`comparison/` then holds ([^:]*):", readme)[0]
+    assert {file.name for file in out.iterdir() if file.is_file()} == set(re.findall(r"`([^`]+)`", named))
+    results = json.loads((out / "results.json").read_text("utf-8"))
+    assert [method["name"] for method in results["methods"]] == ["before", "fast", "abdomen-ct"]
+    assert [len(method["scores"]) for method in results["methods"]] == [3, 3, 3]
+
+
+def test_the_training_example_leaves_weights_and_a_preset_that_runs_them(
+    readme: str, user_folder: Path
+) -> None:
+    """With three of its iterations, on scans of the names that its data set gives."""
+    (dataset,), (configuration,) = blocks(readme, "json"), blocks(readme, "toml")
+    (user_folder / "dataset.json").write_text(dataset, encoding="utf-8")
+    (user_folder / "train.toml").write_text(configuration, encoding="utf-8")
+    for number, case in enumerate(json.loads(dataset)["cases"]):
+        for key in ("image", "labels"):
+            (user_folder / case[key]).parent.mkdir(exist_ok=True)
+        image = scan(4.0 * number)
+        image.SetSpacing((1.5, 1.5, 1.5))
+        sitk.WriteImage(image, str(user_folder / case["image"]))
+        sitk.WriteImage(sitk.Cast(image > 100, sitk.sitkUInt8), str(user_folder / case["labels"]))
+    (example,) = [command for command in commands(readme) if command[:2] == ["pddnet", "train"]]
+    finished = run_in(user_folder, [*example, "--iterations", "3"])
+    assert finished.returncode == 0, finished.stderr
+    out = user_folder / example[example.index("--out") + 1]
+    assert f"`{out.name}/best.pt`" in readme
+    preset = re.search(r"`--preset (\S+)` of `pddnet register`", readme)
+    assert preset is not None
+    images = [user_folder / case["image"] for case in json.loads(dataset)["cases"][:2]]
+    pair = ["--fixed", str(images[0]), "--moving", str(images[1]), "--out", "result"]
+    finished = run_in(user_folder, ["pddnet", "register", *pair, "--preset", preset[1]])
+    assert finished.returncode == 0, finished.stderr
+    assert (user_folder / "result" / "warped.nii.gz").exists()
 
 
 def test_the_python_example_brings_the_organ_back(readme: str, user_folder: Path) -> None:

@@ -437,10 +437,13 @@ def test_a_command_line_that_cannot_be_understood_ends_with_2(
     assert "error:" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("command", ["register", "warp", "invert", "evaluate", "info", "demo"])
+@pytest.mark.parametrize(
+    "command",
+    ["register", "warp", "invert", "evaluate", "info", "demo", "train", "benchmark", "dataset synthetic"],
+)
 def test_every_command_explains_its_options(command: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        cli.main([command, "--help"])
+        cli.main([*command.split(), "--help"])
     assert not ended.value.code
     text = capsys.readouterr().out
     assert "--json" in text

@@ -11,8 +11,18 @@ from hypothesis import strategies as st
 
 from backend.oracles import layers
 from pddnet.correlation import control_points, displacement_labels
+from pddnet.features.mind_ssc import mind_ssc
 from pddnet.interpolation import sample_at
-from pddnet.losses import class_weights, non_local_label_loss, one_hot, transfer_labels
+from pddnet.losses import (
+    class_weights,
+    mind_loss,
+    non_local_label_loss,
+    one_hot,
+    soft_dice_loss,
+    transfer_labels,
+    warp_holding_border,
+    warped_label_loss,
+)
 from pddnet.regularisation import softmax_over_labels
 
 counts = st.integers(1, 3)
@@ -156,3 +166,76 @@ def test_cpu_and_cuda_agree() -> None:
     on_cpu = transfer_labels(moving, probabilities, points, labels)
     on_gpu = transfer_labels(*(t.cuda() for t in (moving, probabilities, points, labels)))
     torch.testing.assert_close(on_gpu.cpu(), on_cpu, rtol=1e-10, atol=1e-10)
+
+
+def displacement(shape: tuple[int, int, int], size: float = 0.3) -> torch.Tensor:
+    return (torch.rand(1, 3, *shape, dtype=torch.float64) - 0.5) * size
+
+
+def warped_by_hand(volume: torch.Tensor, shift: torch.Tensor) -> np.ndarray:
+    """(C, D, H, W) of the volume at identity + shift, voxel by voxel."""
+    points = control_points(tuple(volume.shape[2:]), dtype=torch.float64).numpy()
+    out = np.zeros(volume.shape[1:])
+    for k in np.ndindex(*volume.shape[2:]):
+        position = points[k] + shift[(0, slice(None), *k)].numpy()
+        out[(slice(None), *k)] = layers.sample(volume[0].numpy(), position, "border")
+    return out
+
+
+def test_warped_labels_are_compared_voxel_by_voxel() -> None:
+    moving, fixed, shift = organs((4, 5, 3)), organs((4, 5, 3)), displacement((4, 5, 3), 1.0)
+    weights = torch.tensor([0.15, 1.0, 2.0]).double()
+    np.testing.assert_allclose(
+        warp_holding_border(moving, shift)[0], warped_by_hand(moving, shift), atol=1e-12
+    )
+    squares = (warped_by_hand(moving, shift) - fixed[0].numpy()) ** 2
+    expected = (squares * weights.numpy()[:, None, None, None]).mean()
+    assert warped_label_loss(moving, fixed, shift, weights).item() == pytest.approx(expected)
+    reversed_axes = warped_label_loss(moving, fixed, shift.flip(1), weights).item()
+    assert abs(reversed_axes - expected) > 1e-3
+
+
+def test_soft_dice_is_the_formula_of_the_classes_that_occur() -> None:
+    found, wanted = torch.rand(1, 4, 3, 4, 5, dtype=torch.float64), organs((3, 4, 5), 4)
+    found[0, 3], wanted[0, 3] = 0, 0
+    scores = []
+    for c in (1, 2):
+        a, b = found[0, c].numpy(), wanted[0, c].numpy()
+        scores.append(2 * (a * b).sum() / ((a**2).sum() + (b**2).sum()))
+    assert soft_dice_loss(found, wanted).item() == pytest.approx(1 - sum(scores) / 2)
+    assert soft_dice_loss(wanted, wanted).item() == pytest.approx(0)
+    nothing = torch.zeros_like(wanted)
+    nothing[:, 0] = 1
+    assert soft_dice_loss(nothing, nothing).item() == 0
+    with pytest.raises(ValueError, match="the same shape"):
+        soft_dice_loss(found, wanted[:, :3])
+
+
+def test_the_descriptors_are_those_of_the_warped_image_and_contrast_does_not_matter() -> None:
+    fixed, moving = torch.rand(2, 1, 1, 8, 10, 8, dtype=torch.float64)
+    shift = displacement((8, 10, 8))
+    warped = torch.from_numpy(warped_by_hand(moving, shift))[None]
+    expected = (mind_ssc(fixed, stride=2) - mind_ssc(warped, stride=2)).square().mean()
+    torch.testing.assert_close(mind_loss(fixed, moving, shift), expected)
+    assert mind_loss(fixed, fixed * -3 + 7, shift * 0).item() == pytest.approx(0, abs=1e-12)
+    assert expected > 1e-3
+
+
+@pytest.mark.parametrize("name", ["soft Dice", "warped labels", "descriptors"])
+def test_each_loss_of_a_displacement_has_the_gradient_of_its_value(name: str) -> None:
+    moving, fixed = organs((4, 5, 4)), organs((4, 5, 4))
+    image, other = torch.rand(2, 1, 1, 4, 6, 4, dtype=torch.float64)
+    weights = torch.tensor([0.15, 1.0, 2.0]).double()
+    losses = {
+        "soft Dice": lambda u: soft_dice_loss(warp_holding_border(moving, u), fixed),
+        "warped labels": lambda u: warped_label_loss(moving, fixed, u, weights),
+        "descriptors": lambda u: mind_loss(image, other, u),
+    }
+    shape = (4, 6, 4) if name == "descriptors" else (4, 5, 4)
+    assert torch.autograd.gradcheck(losses[name], (displacement(shape).requires_grad_(),), fast_mode=True)
+
+
+def test_soft_dice_has_a_gradient_in_the_labels_found() -> None:
+    found = torch.rand(1, 3, 2, 3, 2, dtype=torch.float64).requires_grad_()
+    wanted = organs((2, 3, 2))
+    assert torch.autograd.gradcheck(lambda f: soft_dice_loss(f, wanted), (found,))

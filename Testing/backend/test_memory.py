@@ -75,3 +75,27 @@ def test_the_peak_grows_with_what_is_used_and_stays() -> None:
 
 def test_this_machine_has_memory_left() -> None:
     assert 1 < memory.available_memory_mb() < float("inf")
+
+
+def test_a_forgotten_peak_begins_anew_with_what_is_held_now() -> None:
+    held = np.ones(25_000_000)  # 200 MB
+    del held
+    before = memory.peak_memory_mb()
+    if not memory.forget_peak_memory():
+        pytest.skip("this system does not let a process forget its peak memory")
+    after = memory.peak_memory_mb()
+    assert after < before - 100
+    held = np.ones(12_500_000)
+    assert memory.peak_memory_mb() == pytest.approx(after + held.nbytes / 1e6, abs=20)
+
+
+def test_where_the_system_cannot_forget_the_peak_it_says_so(
+    machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert not memory.forget_peak_memory()
+    clear = machine / "proc/self/clear_refs"
+    clear.write_text("")
+    assert memory.forget_peak_memory()
+    assert clear.read_text() == "5"
+    monkeypatch.setattr(memory.sys, "platform", "darwin")
+    assert not memory.forget_peak_memory()

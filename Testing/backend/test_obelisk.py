@@ -80,6 +80,18 @@ def test_sampling_a_few_offsets_at_a_time_changes_nothing(monkeypatch: pytest.Mo
     assert len(calls) == GROUPED.offsets
 
 
+def test_samples_that_are_computed_again_give_the_same_gradients(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, image = network(GROUPED), torch.randn(1, 1, 9, 10, 11, dtype=torch.float64)
+
+    def gradients() -> list[torch.Tensor]:
+        return list(torch.autograd.grad(net(image).square().sum(), list(net.parameters())))
+
+    kept = gradients()
+    monkeypatch.setattr("pddnet.features.obelisk._SAMPLES_IN_FLIGHT", 1)
+    for again, expected in zip(gradients(), kept, strict=True):
+        torch.testing.assert_close(again, expected)
+
+
 def test_eval_mode_is_deterministic_and_leaves_the_statistics_alone() -> None:
     net, image = network(UNGROUPED), torch.randn(1, 1, 9, 10, 11, dtype=torch.float64)
     before = {name: tensor.clone() for name, tensor in net.state_dict().items()}

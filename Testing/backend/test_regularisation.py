@@ -126,6 +126,27 @@ def test_layers_have_the_gradient_of_their_values(function: Callable[[torch.Tens
     assert torch.autograd.gradcheck(function, (cost,), fast_mode=True)
 
 
+def test_labels_that_tie_for_a_minimum_share_its_gradient() -> None:
+    cost = torch.full((1, 1, 1, 1, 1, 4), 2.0, dtype=torch.float64)
+    cost[..., 1:3] = 1.0  # as low as each other
+    cost.requires_grad_()
+    min_convolution(cost).sum().backward()
+    assert cost.grad is not None
+    first, second, third, fourth = cost.grad.flatten().tolist()
+    assert (first, second) == pytest.approx((fourth, third))
+    assert sum((first, second, third, fourth)) == pytest.approx(4)
+    assert second > 1
+
+
+def test_without_the_mean_field_the_rounds_are_min_convolutions_alone() -> None:
+    data, w = volume((2, 3, 2, 4, 3, 5)).square(), PUBLISHED_WEIGHTS
+    found = regularise(data, w, mean_field=False)
+    scaled = w.data_weight * data + w.data_bias
+    cost = w.repeat_weight * scaled + w.message_weight * min_convolution(scaled) + w.message_bias
+    torch.testing.assert_close(found, softmax_over_labels(min_convolution(cost), w.sharpness))
+    assert (found - regularise(data, w)).abs().max() > 0.01 * found.max()
+
+
 def test_the_six_weights_are_trained_by_name() -> None:
     module = Regularisation(PUBLISHED_WEIGHTS).double()
     names = [name for name, _ in module.named_parameters()]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sys
 from pathlib import Path
@@ -10,11 +11,18 @@ import numpy as np
 import pytest
 import torch
 
+from pddnet import cli
+from pddnet.baselines.method import MethodRun
 from pddnet.config import load_preset
-from pddnet.interop.simpleitk import read_volume
-from pddnet.synthetic import synthetic_deformation
+from pddnet.cross_validation.method_table import Options, contenders_of
+from pddnet.cross_validation.pairs import pairs_of
+from pddnet.cross_validation.trained import TrainedMethod, Trainings
+from pddnet.cross_validation.training_plan import TrainingPlan
+from pddnet.data import Case, Dataset, Fold
+from pddnet.learning.registry import create
+from pddnet.synthetic import synthetic_deformation, synthetic_patient
 from pddnet.volume import LabelMap, Volume
-from pddnet.warp import AffineTransform
+from pddnet.warp import AffineTransform, resample
 
 FOLDER = Path(__file__).parents[1] / "results"
 sys.path.insert(0, str(FOLDER))  # the scripts import each other as they do when they are run
@@ -22,6 +30,7 @@ try:
     import ablation
     import canvas
     import known_truth
+    import learning
     import misaligned
     import peer_programs
     import peers
@@ -70,7 +79,8 @@ class TestSections:
     def test_the_report_has_a_place_for_every_section(self) -> None:
         text = (FOLDER.parents[1] / "docs" / "results.md").read_text(encoding="utf-8")
         names = ["abdomen", "brain", "hippocampus", "peers abdomen", "peers brain", "ablation", "regularity"]
-        for name in (*names, "uncertainty"):
+        learned = [f"learning {task.name}" for task in learning.TASKS]
+        for name in (*names, "uncertainty", *learned):
             assert report.replaced(text, name, ["x"]) != text
 
 
@@ -171,36 +181,64 @@ class TestKnownTruth:
         assert torch.equal(pair.fixed.data, expected.data)
 
 
+class Shifted:
+    """A method that finds a shift, mm LPS, or is absent."""
+
+    name = "shifted"
+
+    def __init__(self, shift: tuple[float, float, float] | None) -> None:
+        self.shift, self.calls = shift, 0
+
+    def absent(self) -> str | None:
+        return "it was left out" if self.shift is None else None
+
+    def register(self, fixed: Volume, moving: Volume, folder: Path) -> MethodRun:
+        assert self.shift is not None
+        assert fixed.geometry == moving.geometry
+        assert not any(folder.iterdir())
+        self.calls += 1
+        return MethodRun(AffineTransform.translation(self.shift), 1.5, None)
+
+
 class TestPrograms:
     def test_what_is_not_found_is_absent(self, tmp_path: Path) -> None:
         programs = peer_programs.all_programs(["fast"], "", str(tmp_path), 2)
-        absent = {program.name for program in programs if program.run is None}
+        absent = {program.name for program in programs if program.method.absent()}
         assert absent == {"ANTs SyN", "Greedy", "convexAdam", "deeds"}
-        assert [program.name for program in programs if program.run] == ["pddnet fast"]
+        assert [program.name for program in programs if not program.method.absent()] == ["pddnet fast"]
+        assert {program.name for program in programs if program.windowed} == {"ANTs SyN", "Greedy"}
+
+    def test_our_command_line_finds_the_shift_of_a_patient(self, tmp_path: Path) -> None:
+        made = synthetic_patient(3, (32, 28, 30), 12.0)
+        shift = AffineTransform.translation((12.0, -12.0, 0.0))
+        fixed = resample(made.ct, made.ct.geometry, shift)
+        own = peer_programs.OwnCommand("fast", peer_programs.Peers(threads=1))
+        run = own.register(fixed, made.ct, tmp_path)
+        middle = torch.from_numpy(made.ct.geometry.centre)[None]
+        found = run.transform.apply(middle) - middle
+        np.testing.assert_allclose(found[0], (12, -12, 0), atol=4)
+        assert run.seconds > 0
 
     def test_a_recorded_run_is_not_run_again(self, tmp_path: Path) -> None:
-        calls: list[str] = []
         pair = canvas.Pair(box_subject("f"), box_subject("m", shift=2))
-        shift = AffineTransform.translation((6.0, 0.0, 0.0))
-        program = peer_programs.Program(
-            "p", lambda files: calls.append(files.fixed.name), lambda _files: shift
-        )
+        method = Shifted((6.0, 0.0, 0.0))
+        program = peer_programs.Program("p", method)
         file = tmp_path / "record.json"
         once, again = (peers.Record(file).measured(program, pair) for _ in range(2))
-        assert calls == ["fixed.nii.gz"]
+        assert method.calls == 1
         assert peers.row_of(once, 2) == peers.row_of(again, 2)
         assert again.judgement is not None
         assert again.judgement.dice == {1: pytest.approx(1.0)}
-        absent = peers.Record(file).measured(peer_programs.Program("q"), pair)
+        absent = peers.Record(file).measured(peer_programs.Program("q", Shifted(None)), pair)
         assert absent.judgement is None
 
-    def test_windowed_files_hold_the_window(self, tmp_path: Path) -> None:
+    def test_windowed_scans_hold_the_window(self) -> None:
         pair = canvas.Pair(box_subject("f"), box_subject("m"))
         loud = canvas.Subject("f", Volume(5 * pair.fixed.scan.data - 2, GRID), pair.fixed.labels, (0.0, 1.0))
-        files = peer_programs.Files.of(canvas.Pair(loud, pair.moving), tmp_path, windowed=True)
-        assert sorted(read_volume(files.fixed).data.unique().tolist()) == [0.0, 1.0]
-        files = peer_programs.Files.of(canvas.Pair(loud, pair.moving), tmp_path, windowed=False)
-        assert sorted(read_volume(files.fixed).data.unique().tolist()) == [-2.0, 3.0, 8.0]
+        fixed, _ = peer_programs.scans(canvas.Pair(loud, pair.moving), windowed=True)
+        assert sorted(fixed.data.unique().tolist()) == [0.0, 1.0]
+        fixed, _ = peer_programs.scans(canvas.Pair(loud, pair.moving), windowed=False)
+        assert sorted(fixed.data.unique().tolist()) == [-2.0, 3.0, 8.0]
 
     def test_the_ablation_ends_with_the_whole_recipe(self) -> None:
         preset = load_preset("abdomen-ct")
@@ -236,3 +274,72 @@ class TestMisaligned:
             part = lower.applied(misaligned.Subject("x", given, self.one().labels)).scan.geometry
             assert part.centre[2] < given.geometry.centre[2]
             assert part.size[2] == given.geometry.size[2] // 2
+
+
+class TestLearning:
+    def test_the_hippocampus_data_set_is_60_scans_named_relative_to_its_file(
+        self, shared: Path, tmp_path: Path
+    ) -> None:
+        file = learning.hippocampus_dataset(shared / "data", tmp_path / "deep" / "dataset.json")
+        entries = json.loads(file.read_text(encoding="utf-8"))["cases"]
+        assert not any(Path(entry[kind]).is_absolute() for entry in entries for kind in ("image", "labels"))
+        dataset = Dataset.read(file)
+        assert len(dataset.cases) == 60
+        assert dataset.labels("001").labels == [1, 2]
+        assert dataset.labels("001").geometry.is_close(dataset.image("001").geometry)
+        assert len(pairs_of(dataset.cross_validation(3, 0))) == 3 * 20 * 19
+
+    def test_a_folder_without_scans_is_named(self, tmp_path: Path) -> None:
+        with pytest.raises(FileNotFoundError, match="holds no scans; name their folder with --data"):
+            learning.hippocampus_dataset(tmp_path, tmp_path / "dataset.json")
+
+    @pytest.mark.parametrize("task", learning.TASKS, ids=lambda task: task.name)
+    def test_each_tasks_methods_are_known_and_its_settings_make_their_networks(
+        self, task: learning.Task, tmp_path: Path
+    ) -> None:
+        dataset = Dataset("d", (Case("a", tmp_path, None), Case("b", tmp_path, None)), {1: "one", 2: "two"})
+        plan = TrainingPlan.read(task.plan)
+        trainings = Trainings(dataset, tmp_path / "d.json", plan, tmp_path, "cpu")
+        contenders = contenders_of(task.methods.split(","), Options("cpu", trainings))
+        assert task.reference in {contender.name for contender in contenders}
+        rows = [contender.row for contender in contenders if isinstance(contender, TrainedMethod)]
+        assert len(rows) >= 7
+        for row in rows:
+            config = trainings.config(row, Fold(("a",), ("b",)))
+            assert create(config.method, config.settings).config()
+
+    def test_the_command_is_one_that_pddnet_understands(self, tmp_path: Path) -> None:
+        for task in learning.TASKS:
+            arguments = learning.command(task, tmp_path / "d.json", tmp_path / "out", ["--iterations", "5"])
+            parsed = cli._parser().parse_args(arguments)
+            assert parsed.command == "benchmark"
+            assert (parsed.folds, parsed.pairs, parsed.iterations) == (3, task.pairs, 5)
+            assert parsed.training.is_file()
+
+    def test_the_tables_of_the_command_become_the_section(
+        self, shared: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        called: list[list[str]] = []
+
+        def benchmark(arguments: list[str]) -> int:
+            called.append(arguments)
+            out = Path(arguments[arguments.index("--out") + 1])
+            out.mkdir(parents=True)
+            (out / "table.md").write_text("| method |\n| --- |\n| pdd-net |\n", encoding="utf-8")
+            return 0
+
+        results = tmp_path / "results.md"
+        results.write_text("<!-- learning hippocampus: begin -->\nold\n<!-- learning hippocampus: end -->\n")
+        places = ["--data", str(shared / "data"), "--out", str(results), "--record", str(tmp_path / "record")]
+        monkeypatch.setattr(
+            sys, "argv", ["learning.py", "--only", "hippocampus", "--iterations", "7", *places]
+        )
+        monkeypatch.setattr(cli, "main", benchmark)
+        learning.main()
+        assert len(called) == 1
+        assert called[0][-2:] == ["--iterations", "7"]
+        lines = results.read_text(encoding="utf-8").splitlines()
+        assert lines[4:7] == ["| method |", "| --- |", "| pdd-net |"]
+        monkeypatch.setattr(cli, "main", lambda _arguments: 2)
+        with pytest.raises(SystemExit):
+            learning.main()

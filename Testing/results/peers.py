@@ -14,14 +14,13 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from canvas import Judgement, Pair, abdomens, brains, counted_labels, judged
-from peer_programs import Files, Program, all_programs
+from peer_programs import Program, all_programs, scans
 from report import machine, parser_of, table, write_section
 
 from pddnet.warp import AffineTransform
@@ -42,16 +41,14 @@ class Run:
 
 def measured(program: Program, pair: Pair) -> Run:
     """Run one program on one pair and judge what it found."""
-    if program.run is None or program.read is None:
+    if reason := program.method.absent():
+        print(f"{program.name} is absent: {reason}", flush=True)
         return Run(program.name, pair, None)
     with tempfile.TemporaryDirectory() as folder:
-        files = Files.of(pair, Path(folder), program.windowed)
-        began = time.perf_counter()
-        program.run(files)
-        seconds = time.perf_counter() - began
-        judgement = judged(pair, program.read(files))
-    print(f"{program.name}: {pair.name}: Dice {judgement.mean_dice:.3f}, {seconds:.0f} s", flush=True)
-    return Run(program.name, pair, judgement, seconds)
+        found = program.method.register(*scans(pair, program.windowed), Path(folder))
+    judgement = judged(pair, found.transform)
+    print(f"{program.name}: {pair.name}: Dice {judgement.mean_dice:.3f}, {found.seconds:.0f} s", flush=True)
+    return Run(program.name, pair, judgement, found.seconds)
 
 
 class Record:

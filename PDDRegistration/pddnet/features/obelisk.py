@@ -15,14 +15,16 @@ from typing import Literal
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from pddnet.errors import InputError
 
 AxisOrder = Literal["zyx", "xyz"]
 STRIDE = 3
+OFFSET_SPREAD = 0.05  # standard deviation of the offsets before training, in the cube's coordinates
 
 _SAMPLES_IN_FLIGHT = 2**24
-_OFFSET_SPREAD = 0.05
+
 _NORMALISATIONS = ("batch0", "batch1", "batch2")
 
 
@@ -67,12 +69,16 @@ class Obelisk(nn.Module):
     """The feature network: image (B, 1, D, H, W) to features (B, channels, D // 3, H // 3, W // 3).
 
     Arrays go in and come out as (D, H, W) = (z, y, x) whatever `config.axis_order` says.
+
+    Args:
+        config: sizes.
+        offset_spread: standard deviation of the offsets before training, in the cube's coordinates.
     """
 
-    def __init__(self, config: ObeliskConfig) -> None:
+    def __init__(self, config: ObeliskConfig, offset_spread: float = OFFSET_SPREAD) -> None:
         super().__init__()
         self.config = config
-        self.offsets = nn.Parameter(torch.randn(2, config.offsets, 3) * _OFFSET_SPREAD)
+        self.offsets = nn.Parameter(torch.randn(2, config.offsets, 3) * offset_spread)
         self.layer0 = nn.Conv3d(1, config.edge_channels, 5, stride=2, padding=2, bias=False)
         self.batch0 = nn.BatchNorm3d(config.edge_channels)
         samples = config.edge_channels * config.offsets
@@ -86,11 +92,13 @@ class Obelisk(nn.Module):
         """Features of an image (B, 1, D, H, W); see the class."""
         shape = feature_shape(image)
         if self.config.axis_order == "xyz":
-            return reverse_axes(self._features(reverse_axes(image), shape[::-1], between_chunks))
+            return reverse_axes(
+                self._features(reverse_axes(image), (shape[2], shape[1], shape[0]), between_chunks)
+            )
         return self._features(image, shape, between_chunks)
 
     def _features(
-        self, image: torch.Tensor, shape: tuple[int, ...], between_chunks: Callable[[], None] | None
+        self, image: torch.Tensor, shape: tuple[int, int, int], between_chunks: Callable[[], None] | None
     ) -> torch.Tensor:
         pooled = F.avg_pool3d(image, 3, stride=2, padding=1)
         edges = F.relu(self.batch0(self.layer0(pooled)))
@@ -100,20 +108,25 @@ class Obelisk(nn.Module):
         return features
 
     def _sampled_convolution(
-        self, edges: torch.Tensor, shape: tuple[int, ...], between_chunks: Callable[[], None] | None
+        self, edges: torch.Tensor, shape: tuple[int, int, int], between_chunks: Callable[[], None] | None
     ) -> torch.Tensor:
-        """`layer1` of the differences of samples, a few offsets at a time: (B, hidden, *shape)."""
-        grid = _sampling_grid(shape, edges)  # (D*H*W, 3)
-        weight = self.layer1.weight.view(self.config.hidden, -1, self.config.offsets, 1, 1, 1)
-        step = max(1, _SAMPLES_IN_FLIGHT // (2 * edges.shape[:2].numel() * len(grid)))
+        """`layer1` of the differences of samples, a few offsets at a time: (B, hidden, *shape).
+
+        Where it takes several times, the samples are computed again for the gradient instead of being kept.
+        """
+        weight = self.layer1.weight.view(self.config.hidden, -1, self.config.offsets)
+        samples = 2 * edges.shape[:2].numel() * shape[0] * shape[1] * shape[2]  # of one pair of offsets
+        step = max(1, _SAMPLES_IN_FLIGHT // samples)
         total = edges.new_zeros(())
         for start in range(0, self.config.offsets, step):
             if between_chunks is not None:
                 between_chunks()
             here = slice(start, start + step)
-            samples = _differences(edges, grid, self.offsets[:, here]).flatten(1, 2)
-            samples = samples.view(*samples.shape[:2], *shape)
-            total = total + F.conv3d(samples, weight[:, :, here].flatten(1, 2), groups=self.config.groups)
+            chunk = (edges, self.offsets[:, here], weight[:, :, here], shape, self.config.groups)
+            if torch.is_grad_enabled() and step < self.config.offsets:
+                total = total + checkpoint(_mixed_differences, *chunk, use_reentrant=False)
+            else:
+                total = total + _mixed_differences(*chunk)
         return total
 
 
@@ -183,22 +196,45 @@ def _entry(state: Mapping[str, torch.Tensor], name: str) -> torch.Tensor:
     return state[name]
 
 
-def _sampling_grid(shape: tuple[int, ...], like: torch.Tensor) -> torch.Tensor:
-    """Where the features sit, (D*H*W, 3): cell centres of the cube, as align_corners=False places them.
+def _mixed_differences(
+    edges: torch.Tensor,
+    offsets: torch.Tensor,
+    weight: torch.Tensor,
+    shape: tuple[int, int, int],
+    groups: int,
+) -> torch.Tensor:
+    """Differences of samples at offsets (2, n, 3), mixed by weights (hidden, C / groups, n): (B, hidden, *shape)."""
+    differences = _differences(edges, offsets, shape)  # (n, D, H, B, C, W)
+    count, batch, channels = len(differences), edges.shape[0], edges.shape[1]
+    by_group = differences.permute(3, 4, 0, 1, 2, 5).reshape(batch, groups, channels // groups * count, -1)
+    mixed = weight.reshape(groups, -1, by_group.shape[2]) @ by_group  # (B, groups, hidden / groups, D*H*W)
+    return mixed.view(batch, -1, *shape)
 
-    The samples are nevertheless read with align_corners=True; the published weights were trained with this
-    mixture.
+
+def _differences(edges: torch.Tensor, offsets: torch.Tensor, shape: tuple[int, int, int]) -> torch.Tensor:
+    """First minus second sample of each pair of offsets (2, n, 3) around each feature: (n, D, H, B, C, W).
+
+    The positions of one offset form a product grid, so that trilinear sampling is a matrix along each axis. The
+    features sit where align_corners=False places them, and are nevertheless sampled with align_corners=True; the
+    published weights were trained with this mixture. Samples outside are 0.
     """
-    axes = [(2 * torch.arange(n, dtype=like.dtype, device=like.device) + 1) / n - 1 for n in shape]
-    z, y, x = torch.meshgrid(*axes, indexing="ij")
-    return torch.stack((x, y, z), -1).reshape(-1, 3)
+    batch, channels, _, height, width = edges.shape
+    x, y, z = offsets.flatten(0, 1).unbind(1)  # (2n,) each
+    along_z, along_y, along_x = (
+        _sampling_matrices(axis, count, size)
+        for axis, count, size in zip((z, y, x), shape, edges.shape[2:], strict=True)
+    )  # (2n, D, d), (2n, H, h), (2n, W, w), where (d, h, w) are the edges'
+    rows = edges.permute(3, 2, 0, 1, 4).reshape(height, -1)  # (h, d*B*C*w)
+    lines = (along_y.flatten(0, 1) @ rows).view(len(y), shape[1], edges.shape[2], -1)  # (2n, H, d, B*C*w)
+    planes = along_z @ lines.transpose(1, 2).flatten(2)  # (2n, D, H*B*C*w)
+    samples = planes.view(len(y), -1, width) @ along_x.transpose(1, 2)
+    both = samples.view(2, -1, *shape[:2], batch, channels, shape[2])
+    return both[0] - both[1]
 
 
-def _differences(edges: torch.Tensor, grid: torch.Tensor, offsets: torch.Tensor) -> torch.Tensor:
-    """First minus second sample of each pair of offsets (2, n, 3) at each grid point: (B, C, n, points)."""
-    positions = (grid[None, None] + offsets[:, :, None])[..., None, :]  # (2, n, points, 1, 3)
-    first, second = (
-        F.grid_sample(edges, p.expand(len(edges), *p.shape), align_corners=True).squeeze(-1)
-        for p in positions
-    )
-    return first - second
+def _sampling_matrices(offsets: torch.Tensor, count: int, size: int) -> torch.Tensor:
+    """Linear interpolation at `count` cell centres of (-1, 1), each moved by offsets (N,): (N, count, size)."""
+    centres = (2 * torch.arange(count, dtype=offsets.dtype, device=offsets.device) + 1) / count - 1
+    index = (centres + offsets[:, None] + 1) * (0.5 * (size - 1))
+    distance = index[..., None] - torch.arange(size, dtype=offsets.dtype, device=offsets.device)
+    return (1 - distance.abs()).clamp(min=0)

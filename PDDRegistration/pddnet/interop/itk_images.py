@@ -3,6 +3,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -36,8 +38,28 @@ def read_scalar(path: Path, series: str | None = None) -> sitk.Image:
 
 def read_image(path: Path) -> sitk.Image:
     """Whatever image a file holds; raises as `read_scalar`."""
-    try:
+    with _refusals(path):
         return sitk.ReadImage(str(path))
+
+
+def read_header(path: Path) -> sitk.ImageFileReader | sitk.Image:
+    """What knows size, spacing, origin and direction of a file's image without its voxels, where it is 3-D and scalar.
+
+    Other files are read whole; raises as `read_scalar`.
+    """
+    reader = sitk.ImageFileReader()
+    reader.SetFileName(str(path))
+    with _refusals(path):
+        reader.ReadImageInformation()
+    plain = reader.GetDimension() == 3 and reader.GetNumberOfComponents() == 1
+    return reader if plain else read_scalar(path)
+
+
+@contextmanager
+def _refusals(path: Path) -> Iterator[None]:
+    """What ITK says of a file that it cannot read, in our words."""
+    try:
+        yield
     except RuntimeError as error:
         if "determinant is 0" in str(error):
             raise InputError(f"{path} has a singular direction; correct the cosines in its header") from error

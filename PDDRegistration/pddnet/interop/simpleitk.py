@@ -22,12 +22,13 @@ from pddnet.interop.files import (
     IMAGE_SUFFIXES,
     TRANSFORM_SUFFIXES,
     check_readable,
+    check_there,
     check_writable,
     replacing,
     suffix_of,
 )
 from pddnet.interop.gzip_blocks import write_gzip
-from pddnet.interop.itk_images import check_scalar_3d, read_image, read_scalar, segment_names
+from pddnet.interop.itk_images import check_scalar_3d, read_header, read_image, read_scalar, segment_names
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, DisplacementField, Sequential, SpatialTransform
 
@@ -69,6 +70,17 @@ def label_map_of(image: sitk.Image, path: Path, names: Mapping[int, str] | None 
         return label_map_from_sitk(image, segment_names(image) if names is None else names)
     except InputError as error:
         raise InputError(f"{path}: {error}") from error
+
+
+def read_geometry(path: PathLike) -> ImageGeometry:
+    """Where the voxels of an image file lie, from its header alone; of a DICOM folder all is read.
+
+    Raises:
+        InputError: the file is missing, empty or no image, or the image is not 3-D.
+    """
+    path = Path(path)
+    check_there(path)
+    return _geometry(read_scalar(path) if path.is_dir() else read_header(path))
 
 
 def write_volume(path: PathLike, volume: Volume) -> None:
@@ -243,7 +255,7 @@ def _check_direction_fits(path: Path, geometry: ImageGeometry) -> None:
         )
 
 
-def _geometry(image: sitk.Image) -> ImageGeometry:
+def _geometry(image: sitk.Image | sitk.ImageFileReader) -> ImageGeometry:
     d = image.GetDirection()
     return ImageGeometry(image.GetSize(), image.GetSpacing(), image.GetOrigin(), (d[:3], d[3:6], d[6:]))
 

@@ -1,0 +1,91 @@
+"""What the networks we compare with share: labels of a pair checked, values carried along, evaluation for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from pddnet.correlation import control_points
+from pddnet.errors import InputError
+from pddnet.learning.trainable import TrainingPair
+
+
+@dataclass(frozen=True)
+class PairLabels:
+    """The labels of a pair: one-hot (1, N, D, H, W) each, and class weights (N,), 1 where none are given."""
+
+    fixed: torch.Tensor
+    moving: torch.Tensor
+    weights: torch.Tensor
+
+
+def check_pair(pair: TrainingPair, method: str, classes: int | None = None) -> PairLabels:
+    """The labels of a pair.
+
+    Args:
+        method: who asks, for the message.
+        classes: how many there must be, background included; any number by default.
+
+    Raises:
+        InputError: a scan without labels; images, labels or weights that do not fit one another or `classes`.
+    """
+    fixed, moving, weights = pair.fixed_one_hot, pair.moving_one_hot, pair.class_weights
+    if fixed is None or moving is None:
+        which = "fixed" if fixed is None else "moving"
+        raise InputError(f"the {which} scan has no labels; {method} learns from labels of both: add them")
+    shapes = [tuple(pair.fixed_image.shape[2:]), tuple(pair.moving_image.shape[2:])]
+    shapes += [tuple(one_hot.shape[2:]) for one_hot in (fixed, moving)]
+    if len(set(shapes)) != 1 or fixed.shape[:2] != moving.shape[:2]:
+        raise InputError(
+            f"images and labels have shapes {shapes} and {tuple(fixed.shape[:2])}, {tuple(moving.shape[:2])}; "
+            "one grid and the same classes for both scans are needed"
+        )
+    if classes is not None and fixed.shape[1] != classes:
+        raise InputError(
+            f"the labels have {fixed.shape[1]} classes and {method} was made for {classes}, background included; "
+            f"set classes = {fixed.shape[1]}"
+        )
+    if weights is None:
+        weights = fixed.new_ones(fixed.shape[1])
+    if tuple(weights.shape) != (fixed.shape[1],):
+        raise InputError(
+            f"class_weights have shape {tuple(weights.shape)}; one for each of {fixed.shape[1]} classes is needed"
+        )
+    return PairLabels(fixed, moving, weights)
+
+
+def warped(values: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
+    """Values (1, C, D, H, W) at displaced positions, linear, the border value held outside; differentiable in both.
+
+    Args:
+        displacement: (1, 3, D, H, W), normalised (x, y, z), align_corners=True.
+    """
+    return sampled(values, positions(displacement))
+
+
+def positions(displacement: torch.Tensor) -> torch.Tensor:
+    """Where the voxels of a grid go, (1, D, H, W, 3), normalised (x, y, z), by a displacement (1, 3, D, H, W)."""
+    points = control_points(displacement.shape[2:], dtype=displacement.dtype, device=displacement.device)
+    return points + displacement.permute(0, 2, 3, 4, 1)
+
+
+def sampled(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Values (1, C, D, H, W) at normalised positions (1, d, h, w, 3), the border's held outside: (1, C, d, h, w)."""
+    return F.grid_sample(values.to(where.dtype), where, padding_mode="border", align_corners=True)
+
+
+@contextmanager
+def evaluating(module: nn.Module) -> Iterator[None]:
+    """In eval mode for a while; every part is in its own mode again afterwards."""
+    modes = {part: part.training for part in module.modules()}
+    module.eval()
+    try:
+        yield
+    finally:
+        for part, training in modes.items():
+            part.training = training

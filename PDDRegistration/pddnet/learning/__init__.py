@@ -1,0 +1,1 @@
+"""Learning to register: what can be trained, on what, and how."""
