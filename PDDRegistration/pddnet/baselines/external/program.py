@@ -89,16 +89,18 @@ class ExternalMethod(ABC):
 
     Args:
         peers: where they are.
+
+    Attributes:
+        name: see `Method`.
+        title: for tables.
+        by_intensity: a caller who knows the window of interest cuts intensities to it; the others take raw scans.
+        one_grid: it ignores where voxels lie, so that the moving scan is brought onto the fixed grid first.
     """
 
     name: str
-    title: str  # for tables
-    by_intensity: (
-        bool  # a caller who knows the window of interest cuts intensities to it; others take raw scans
-    )
-    one_grid: bool = (
-        False  # it ignores where voxels lie: the moving scan is brought onto the fixed grid first
-    )
+    title: str
+    by_intensity: bool
+    one_grid: bool = False
 
     def __init__(self, peers: Peers) -> None:
         self.peers = peers
