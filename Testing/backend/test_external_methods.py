@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from backend import fake_peers
-from pddnet.baselines.external import child
+from pddnet.baselines.external import child, deeds
 from pddnet.baselines.external.all_methods import external_methods
 from pddnet.baselines.external.deeds import DEFAULT_LEVELS, ONE_LEVEL, THREE_LEVELS, Deeds, DeedsLevels
 from pddnet.baselines.external.packages import AntsSyn, installed_packages
@@ -49,6 +49,7 @@ def peers_of(folder: Path, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch, t
     fake_peers.install_programs(programs, truth, fake_peers.DEEDS + fake_peers.NIFTYREG + fake_peers.ELASTIX)
     fake_peers.install_packages(packages, truth)
     monkeypatch.setenv("PYTHONPATH", str(packages))
+    monkeypatch.setattr(deeds, "_LEAST_VOXELS", 12)  # the stand-ins are slow
     installed_packages.cache_clear()
     place = str(programs)
     return Peers(sys.executable, place, place, place, threads)
@@ -57,11 +58,11 @@ def peers_of(folder: Path, truth: np.ndarray, monkeypatch: pytest.MonkeyPatch, t
 def worst_mm(
     found: SpatialTransform, truth: np.ndarray, fixed: ImageGeometry, moving: ImageGeometry
 ) -> float:
-    """Largest distance from the truth, at those voxels of the fixed grid that stay in the moving scan."""
+    """Largest distance from the truth, at those fixed voxels that come to lie well inside the moving scan."""
     points = next(iter(slabs(fixed)))[1].reshape(-1, 3)
     expected = AffineTransform(truth).apply(points)
     index = torch.from_numpy(moving.to_index(expected.numpy()))
-    stay = ((index >= 0) & (index <= torch.tensor(moving.size) - 1)).all(1)
+    stay = ((index >= 1) & (index <= torch.tensor(moving.size) - 2)).all(1)
     assert int(stay.sum()) > 100
     return float((found.apply(points) - expected)[stay].norm(dim=1).max())
 
@@ -147,6 +148,36 @@ class TestConventions:
 def shifted(grid: ImageGeometry, shift: np.ndarray) -> ImageGeometry:
     x, y, z = np.asarray(grid.origin) + shift
     return ImageGeometry(grid.size, grid.spacing, (float(x), float(y), float(z)), grid.direction)
+
+
+class TestDeedsGrid:
+    def test_many_cubes_are_left_as_they_are(self) -> None:
+        grid = ImageGeometry((192, 160, 176), (2.0, 2.0, 2.0), (3.0, 4.0, 5.0))
+        assert Deeds(Peers()).working_grid(grid) is grid
+
+    @pytest.mark.parametrize(
+        ("size", "spacing", "most"),
+        [
+            ((37, 52, 30), (1.0, 1.0, 1.0), 9e6),
+            ((512, 512, 100), (0.7, 0.7, 5.0), 9e6),
+            ((128, 128, 110), (1.0, 1.0, 1.4), 9e6),
+        ],
+    )
+    def test_few_voxels_or_long_ones_become_cubes_over_the_same_field_of_view(
+        self,
+        size: tuple[int, int, int],
+        spacing: tuple[float, float, float],
+        most: float,
+        oblique_geometry: ImageGeometry,
+    ) -> None:
+        scan_grid = ImageGeometry(size, spacing, oblique_geometry.origin, oblique_geometry.direction)
+        grid = Deeds(Peers()).working_grid(scan_grid)
+        assert len(set(grid.spacing)) == 1
+        np.testing.assert_allclose(grid.centre, scan_grid.centre, atol=1e-9)
+        np.testing.assert_allclose(grid.extent, scan_grid.extent, atol=grid.spacing[0] / 2 + 1e-9)
+        assert grid.direction == scan_grid.direction
+        assert min(grid.size) >= 96
+        assert np.prod(grid.size) < most
 
 
 class TestCommands:

@@ -25,7 +25,7 @@ from torch import nn
 from pddnet.baselines.multi_scale_dice import SCALES, multi_scale_dice
 from pddnet.baselines.residual_blocks import Encoder, UpsamplingBlock, check_depth, level_widths
 from pddnet.baselines.smoothness import bending_energy, gradient_energy
-from pddnet.baselines.supervision import PairLabels, check_pair, evaluating, positions, sampled, warped
+from pddnet.baselines.supervision import check_pair, evaluating, positions, sampled, warped
 from pddnet.errors import InputError
 from pddnet.learning.trainable import TrainableRegistration, TrainingPair
 from pddnet.strict_json import from_json, to_json
@@ -140,7 +140,7 @@ class LabelReg(TrainableRegistration):
     def losses(self, pair: TrainingPair) -> dict[str, torch.Tensor]:
         """`label` and `smoothness`; see `TrainableRegistration.losses`. `class_weights` play no part."""
         labels = check_pair(pair, self.name)
-        chosen = self._chosen(labels)
+        chosen = self.chosen(labels.fixed, labels.moving)
         displacement = self(pair.fixed_image, pair.moving_image)
         carried = warped(labels.moving[:, chosen], displacement)
         dice = multi_scale_dice(labels.fixed[:, chosen].to(carried), carried, self.settings.scales)
@@ -168,9 +168,12 @@ class LabelReg(TrainableRegistration):
         """See `TrainableRegistration.from_config`; the settings are those of `LabelRegConfig`."""
         return cls(from_json(LabelRegConfig, config, cls.name))
 
-    def _chosen(self, labels: PairLabels) -> torch.Tensor:
-        """The classes that count in this step, without the background."""
-        both = [one_hot[0, 1:].flatten(1).sum(1) > 0 for one_hot in (labels.fixed, labels.moving)]
+    def chosen(self, fixed_one_hot: torch.Tensor, moving_one_hot: torch.Tensor) -> torch.Tensor:
+        """The classes that count in this step, (n,): all that both (1, N, D, H, W) have, or one of them drawn.
+
+        The background never does. Raises InputError where the two share none.
+        """
+        both = [one_hot[0, 1:].flatten(1).sum(1) > 0 for one_hot in (fixed_one_hot, moving_one_hot)]
         there = (both[0] & both[1]).nonzero().flatten() + 1
         if len(there) == 0:
             raise InputError("the two scans share no label; label-reg learns from labels that both have")

@@ -12,8 +12,8 @@ _AXES = (4, 3, 2)  # x, y, z
 
 
 def gradient_energy(displacement: torch.Tensor) -> torch.Tensor:
-    """Mean squared first derivative, over components, axes and voxels; needs 3 voxels along each axis."""
-    return torch.stack([_inner(_slope(displacement, a), a).square().mean() for a in _AXES]).mean()
+    """Mean of u_x^2 + u_y^2 + u_z^2, over components and voxels; needs 3 voxels along each axis."""
+    return torch.stack([_inner(_slope(displacement, a), a).square().mean() for a in _AXES]).sum()
 
 
 def bending_energy(displacement: torch.Tensor) -> torch.Tensor:

@@ -1,14 +1,17 @@
 """deedsBCV: dense displacement sampling with self-similarity context, after an affine registration of its own.
 
-Its programs count in voxels and ignore where these lie: isotropic voxels suit it best. Source: Heinrich et al., IEEE
+Its programs count in voxels and ignore where these lie. They were made for cubic voxels and some two hundred of them
+along each axis: with forty, linearBCV fits an affine map to eight points and throws the image out of sight. Small and
+anisotropic scans are therefore brought onto a finer grid of cubes first. Source: Heinrich et al., IEEE
 TMI 32 (2013); github.com/mattiaspaul/deedsBCV.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
 
 from pddnet.baselines.external.child import Command
@@ -25,6 +28,9 @@ from pddnet.interop.simpleitk import read_volume, write_volume
 from pddnet.volume import Volume
 from pddnet.warp import DisplacementField
 
+_CUBIC = 1.05  # longest edge of a voxel to the shortest
+_LEAST_VOXELS = 96  # along the shortest axis
+_MOST_VOXELS = 8e6  # of a grid of our choice
 _PROGRAMS = ("linearBCV", "deedsBCV", "applyBCVfloat")
 
 
@@ -52,6 +58,14 @@ class DeedsLevels:
 DEFAULT_LEVELS = DeedsLevels((8, 7, 6, 5, 4), (8, 7, 6, 5, 4), (5, 4, 3, 2, 1))
 THREE_LEVELS = DeedsLevels((8, 6, 4), (8, 6, 4), (5, 3, 1))  # every other one of the default's
 ONE_LEVEL = DeedsLevels((8,), (8,), (5,))  # the default's first
+
+
+def cubes_over(grid: ImageGeometry, edge_mm: float) -> ImageGeometry:
+    """Cubic voxels along the axes of a grid over its field of view, centred on it."""
+    x, y, z = (max(1, round(float(extent) / edge_mm)) for extent in grid.extent)
+    there = replace(grid, size=(x, y, z), spacing=(edge_mm,) * 3)
+    corner = np.asarray(there.origin) + grid.centre - there.centre
+    return replace(there, origin=(float(corner[0]), float(corner[1]), float(corner[2])))
 
 
 class Deeds(ExternalMethod):
@@ -86,6 +100,16 @@ class Deeds(ExternalMethod):
                 *self.levels.options(),
             ],
         ]
+
+    def working_grid(self, fixed: ImageGeometry) -> ImageGeometry:
+        """The fixed grid if its voxels are cubes and enough of them; else cubes over its field of view."""
+        longest, shortest = max(fixed.spacing), min(fixed.spacing)
+        if longest <= _CUBIC * shortest and min(fixed.size) >= _LEAST_VOXELS:
+            return fixed
+        enough = float(fixed.extent.min()) / _LEAST_VOXELS
+        affordable = float(fixed.extent.prod() / _MOST_VOXELS) ** (1 / 3)
+        edge = max(min(shortest, enough), affordable)
+        return cubes_over(fixed, edge)
 
     def field(self, files: Files, grid: ImageGeometry) -> DisplacementField:
         """Read off by warping the coordinates themselves; where it leaves the moving grid, to the grid's border."""

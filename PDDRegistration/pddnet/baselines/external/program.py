@@ -89,16 +89,18 @@ class ExternalMethod(ABC):
 
     Args:
         peers: where they are.
+
+    Attributes:
+        name: see `Method`.
+        title: for tables.
+        by_intensity: a caller who knows the window of interest cuts intensities to it; the others take raw scans.
+        one_grid: it ignores where voxels lie, so that the moving scan is brought onto the working grid first.
     """
 
     name: str
-    title: str  # for tables
-    by_intensity: (
-        bool  # a caller who knows the window of interest cuts intensities to it; others take raw scans
-    )
-    one_grid: bool = (
-        False  # it ignores where voxels lie: the moving scan is brought onto the fixed grid first
-    )
+    title: str
+    by_intensity: bool
+    one_grid: bool = False
 
     def __init__(self, peers: Peers) -> None:
         self.peers = peers
@@ -113,7 +115,7 @@ class ExternalMethod(ABC):
 
     @abstractmethod
     def field(self, files: Files, grid: ImageGeometry) -> DisplacementField:
-        """What they found, on the fixed grid `grid`, fixed -> moving, mm LPS; may run programs, which is not timed."""
+        """What they found, on the working grid `grid`, fixed -> moving, mm LPS; may run programs; not timed."""
 
     def register(self, fixed: Volume, moving: Volume, folder: Path) -> MethodRun:
         """See `Method.register`.
@@ -128,25 +130,33 @@ class ExternalMethod(ABC):
         if not folder.is_dir() or any(folder.iterdir()):
             raise InputError(f"{folder} is no empty folder; {self.name} needs one to work in")
         shift = moving.geometry.centre - fixed.geometry.centre
+        grid = self.working_grid(fixed.geometry)
         files = Files(folder / "fixed.nii.gz", folder / "moving.nii.gz", folder)
-        write_volume(files.fixed, fixed)
-        write_volume(files.moving, self._placed(moving, fixed.geometry, shift))
+        write_volume(files.fixed, _on(grid, fixed))
+        placed = _moved(moving, -shift)
+        write_volume(files.moving, _on(grid, placed) if self.one_grid else placed)
         cost = ChildCost.total([self.run(command, files) for command in self.commands(files)])
-        found = self.field(files, fixed.geometry)
+        found = replace(self.field(files, grid), fixed_geometry=fixed.geometry)
         vectors = found.vectors + torch.as_tensor(shift, dtype=torch.float32)
         return MethodRun(replace(found, vectors=vectors), cost.seconds, cost.peak_mb)
+
+    def working_grid(self, fixed: ImageGeometry) -> ImageGeometry:
+        """The grid that the fixed scan is written on: its own, unless a subclass needs another."""
+        return fixed
 
     def run(self, command: Command, files: Files) -> ChildCost:
         """Run one program in the folder."""
         return run_program(command, files.folder, self.peers.threads, self.peers.cancelled)
 
-    def _placed(self, moving: Volume, fixed: ImageGeometry, shift: Matrix) -> Volume:
-        x, y, z = np.asarray(moving.geometry.origin) - shift
-        there = replace(moving.geometry, origin=(float(x), float(y), float(z)))
-        placed = Volume(moving.data, there)
-        if not self.one_grid or there.is_close(fixed):
-            return placed
-        return resample(placed, fixed, AffineTransform.identity())
+
+def _moved(scan: Volume, shift: Matrix) -> Volume:
+    x, y, z = np.asarray(scan.geometry.origin) + shift
+    return Volume(scan.data, replace(scan.geometry, origin=(float(x), float(y), float(z))))
+
+
+def _on(grid: ImageGeometry, scan: Volume) -> Volume:
+    """A scan on a grid, untouched where it lies on it already."""
+    return scan if scan.geometry.is_close(grid) else resample(scan, grid, AffineTransform.identity())
 
 
 def field_of_voxels(shift: torch.Tensor, grid: ImageGeometry) -> DisplacementField:
