@@ -150,7 +150,8 @@ def test_the_seed_decides_everything(dataset: Dataset, tmp_path: Path) -> None:
 
 def test_a_preset_runs_the_weights_as_they_were_trained(dataset: Dataset, tmp_path: Path) -> None:
     """`register` under the preset that the training wrote, against the module itself on the training grid."""
-    chosen = config(iterations=20, learning_rate=0.02)
+    searches = {**CONFIG["settings"], "searches": [1.0, 0.5]}
+    chosen = config(iterations=20, learning_rate=0.02, settings=searches)
     best = train(chosen, dataset, names(dataset), tmp_path / "out", device="cpu")
     fixed, moving = dataset.image("case 0"), dataset.image("case 1")
     result = register(fixed, moving, preset=tmp_path / "out" / "preset.toml", device="cpu")
