@@ -16,6 +16,7 @@ import pytest
 import torch
 
 from backend.tiny_dataset import CONFIG, as_toml, write_dataset
+from pddnet.config import CubeLevel, Preset
 from pddnet.data import Dataset
 from pddnet.errors import InputError, TrainingCancelled
 from pddnet.learning import monitor as monitors
@@ -28,6 +29,7 @@ from pddnet.learning.state import STATE
 from pddnet.learning.trainer import BEST, LAST, SUMMARY, train, training_cases
 from pddnet.learning.validation import overlap_of, validate
 from pddnet.progress import Progress
+from pddnet.published import network_of
 from pddnet.registration import register
 from pddnet.strict_json import from_json
 from pddnet.trained_weights import load_trained
@@ -486,3 +488,12 @@ def test_ctrl_c_ends_the_command_with_a_state_to_resume(tmp_path: Path) -> None:
     done = len(totals(tmp_path / "it"))
     state = torch.load(tmp_path / "it" / STATE, weights_only=True)
     assert state["standing"]["iteration"] == done >= 2
+
+
+def test_weights_without_the_mean_field_do_not_run_under_a_preset(dataset: Dataset, tmp_path: Path) -> None:
+    chosen = config(settings={**CONFIG["settings"], "mean_field": False}, iterations=1)
+    best = train(chosen, dataset, names(dataset), tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out" / "preset.toml").exists()
+    preset = Preset("mine", "", (CubeLevel(4, 3, 0.3),), weights=str(best))
+    with pytest.raises(InputError, match="trained without the mean field; a preset's levels need it"):
+        network_of(preset, torch.device("cpu"))
