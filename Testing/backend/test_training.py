@@ -21,12 +21,13 @@ from pddnet.data import Dataset
 from pddnet.errors import InputError, TrainingCancelled
 from pddnet.learning import monitor as monitors
 from pddnet.learning import registry
+from pddnet.learning.cases import training_cases
 from pddnet.learning.grid import TrainingGrid
 from pddnet.learning.monitor import read_history
 from pddnet.learning.pairs import GridScans, PairSource
 from pddnet.learning.settings import Augmentation, TrainingConfig, Validation, read_training_config
 from pddnet.learning.state import STATE
-from pddnet.learning.trainer import BEST, LAST, SUMMARY, train, training_cases
+from pddnet.learning.trainer import BEST, LAST, SUMMARY, train
 from pddnet.learning.validation import overlap_of, validate
 from pddnet.progress import Progress
 from pddnet.published import network_of
