@@ -83,7 +83,8 @@ def transfer_labels(
     probability.
 
     Args:
-        moving_one_hot: (1, N, D, H, W); interpolated linearly, the border value held outside.
+        moving_one_hot: (1, N, D, H, W); interpolated linearly, the border value held outside. It is data: a gradient
+            in it is refused.
         probabilities: (Kd, Kh, Kw, Ld, Lh, Lw); differentiable. What is sampled is computed again for the
             gradient, so that it need not be kept.
         points: (Kd, Kh, Kw, 3) from `control_points`.
@@ -98,6 +99,8 @@ def transfer_labels(
             f"probabilities have shape {tuple(probabilities.shape)}, points {tuple(points.shape)}, labels "
             f"{tuple(labels.shape)}; what control_points and displacement_labels gave for them is needed"
         )
+    if moving_one_hot.requires_grad:
+        raise InputError("moving_one_hot requires a gradient, and none flows into it; detach() it")
     weights = [w.to(probabilities) for w in lattice_weights(axes, offsets, moving_one_hot.shape[2:])]
     transferred: torch.Tensor = _Transfer.apply(  # type: ignore[no-untyped-call]
         probabilities, moving_one_hot[0].to(probabilities), weights
@@ -123,10 +126,9 @@ class _Transfer(torch.autograd.Function):
         by_point = gradient.permute(1, 3, 2, 0)  # (Kd, Kw, Kh, N)
         for k, arriving in enumerate(by_point):
             lines = ctx.planes.lines(k)  # (Kh, X, N)
-            columns = torch.bmm(arriving.transpose(0, 1), lines.transpose(1, 2)).transpose(
-                0, 1
-            )  # (Kw, Kh, X)
-            out[k] = ctx.planes.gathered(columns.reshape(width, height, *labels[:2], -1))
+            columns = torch.bmm(arriving.transpose(0, 1), lines.transpose(1, 2))  # (Kh, Kw, X)
+            by_column = columns.transpose(0, 1).reshape(width, height, *labels[:2], -1)
+            out[k] = ctx.planes.gathered(by_column)
         return out, None, None
 
 

@@ -11,8 +11,9 @@ from typing import Any
 
 from pddnet.commands import Answer
 from pddnet.data import Dataset
+from pddnet.learning.cases import training_cases
 from pddnet.learning.settings import read_training_config
-from pddnet.learning.trainer import SUMMARY, train, training_cases
+from pddnet.learning.trainer import SUMMARY, train
 from pddnet.terminal import Interruption, ProgressDisplay
 
 

@@ -243,3 +243,57 @@ def test_an_override_out_of_range_is_refused_with_what_is_needed(
 ) -> None:
     with pytest.raises(InputError, match=message):
         overridden(load_preset(name), **changes)  # type: ignore[arg-type]
+
+
+TRAINED = """
+grid_size = [48, 66, 40]
+spacing_mm = 0.75
+weights = "best.pt"
+[[levels]]
+control_points = [12, 16, 10]
+labels = [7, 9, 5]
+reach = [0.3, 0.2, 0.4]
+"""
+
+
+def test_a_level_of_the_network_may_count_differently_along_each_axis() -> None:
+    (level,) = parse_preset("mine", tomllib.loads("description = 'a'\n" + TRAINED)).cube_levels
+    assert (level.points_xyz, level.labels_xyz) == ((12, 16, 10), (7, 9, 5))
+    assert level.reach_xyz == (0.3, 0.2, 0.4)
+    assert level.entries == 12 * 16 * 10 * 7 * 9 * 5
+    same = CubeLevel(9, 5, 0.2)
+    assert (same.points_xyz, same.labels_xyz, same.reach_xyz) == ((9,) * 3, (5,) * 3, (0.2,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("[7, 9, 5]", "[7, 8, 5]", "an odd number of 3 or more labels"),
+        ("[12, 16, 10]", "[12, 16]", "a whole number or three are needed"),
+        ("[12, 16, 10]", "[12, 16, 1.5]", "a whole number or three are needed"),
+        ("[0.3, 0.2, 0.4]", '"far"', "a number or three are needed"),
+        ("[0.3, 0.2, 0.4]", "[0.3, 0.2, 2.4]", r"a reach in \(0, 2\]"),
+        ("[48, 66, 40]", "[48, 65, 40]", "three even sizes of 8 or more voxels"),
+        ("[48, 66, 40]", "[48, 66]", "three even sizes of 8 or more voxels"),
+        ("[48, 66, 40]", '["a"]', "a list of numbers is needed"),
+        ("spacing_mm = 0.75", "spacing_mm = 0", "a spacing_mm above 0"),
+    ],
+)
+def test_what_a_trained_level_or_its_grid_cannot_be_is_refused(old: str, new: str, message: str) -> None:
+    table = tomllib.loads("description = 'a'\n" + TRAINED.replace(old, new))
+    with pytest.raises(InputError, match=message):
+        parse_preset("mine", table)
+    with pytest.raises(InputError, match="levels of the network are needed with it"):
+        replace(load_preset("fast"), grid_size=(16, 16, 16))
+
+
+def test_weights_beside_a_presets_file_are_found_from_anywhere(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.toml").write_text("description = 'a'\n" + TRAINED, "utf-8")
+    assert (
+        load_preset(tmp_path / "mine.toml").weights == "best.pt"
+    )  # a name, as long as there is no such file
+    (tmp_path / "best.pt").write_bytes(b"")
+    monkeypatch.chdir("/")
+    assert load_preset(tmp_path / "mine.toml").weights == str(tmp_path / "best.pt")

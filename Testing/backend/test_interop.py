@@ -395,3 +395,27 @@ def test_a_series_cannot_be_chosen_from_one_file(tmp_path: Path) -> None:
     interop.write_volume(tmp_path / "scan.nrrd", noise(np.random.default_rng(0), ImageGeometry((3, 3, 3))))
     with pytest.raises(InputError, match=r"scan.nrrd is one file"):
         interop.read_volume(tmp_path / "scan.nrrd", series="1.2.3")
+
+
+@pytest.mark.parametrize("suffix", [".nii.gz", ".mha", ".nrrd"])
+def test_the_header_alone_says_where_the_voxels_lie(
+    tmp_path: Path, suffix: str, oblique_geometry: ImageGeometry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / f"scan{suffix}"
+    interop.write_volume(path, noise(np.random.default_rng(0), oblique_geometry))
+    whole = interop.read_volume(path).geometry
+    monkeypatch.setattr(sitk, "ReadImage", lambda *_: pytest.fail("the voxels were read"))
+    found = interop.read_geometry(path)
+    assert found == whole
+    assert found.is_close(oblique_geometry)
+
+
+def test_a_header_that_is_none_is_refused_as_its_image_would_be(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not exist"):
+        interop.read_geometry(tmp_path / "absent.mha")
+    (tmp_path / "text.mha").write_text("hello", "utf-8")
+    with pytest.raises(InputError, match="truncated, damaged or not an image"):
+        interop.read_geometry(tmp_path / "text.mha")
+    sitk.WriteImage(sitk.Image(4, 4, sitk.sitkUInt8), str(tmp_path / "flat.mha"))
+    with pytest.raises(InputError, match="is 2-D"):
+        interop.read_geometry(tmp_path / "flat.mha")

@@ -64,6 +64,13 @@ def test_certain_probabilities_transfer_one_displaced_label() -> None:
     assert (found - wrong).abs().mean() > 0.1
 
 
+def test_labels_that_want_a_gradient_are_refused_instead_of_getting_none() -> None:
+    moving, points = organs((3, 3, 3)).requires_grad_(), control_points(2, dtype=torch.float64)
+    labels = displacement_labels(3, 0.4, dtype=torch.float64)
+    with pytest.raises(ValueError, match=r"moving_one_hot requires a gradient.*detach"):
+        transfer_labels(moving, probable((2, 2, 2), (3, 3, 3)), points, labels)
+
+
 def test_the_loss_is_the_weighted_mean_square() -> None:
     moving, fixed = organs((4, 5, 3)), organs((4, 5, 3))
     probabilities, weights = probable((2, 3, 2), (3, 2, 2)), torch.tensor([0.15, 1.0, 2.0]).double()

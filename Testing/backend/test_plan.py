@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from backend.awkward import random_field
-from pddnet.config import Preset, available_presets, load_preset
+from pddnet.config import CubeLevel, Preset, available_presets, load_preset
 from pddnet.errors import InputError, InsufficientMemoryError
 from pddnet.geometry import ImageGeometry
 from pddnet.grids import working_geometry
@@ -72,3 +72,16 @@ def test_a_start_that_is_no_matrix_is_followed_by_the_matrix_nearest_to_it() -> 
 def test_a_limit_that_is_not_positive_is_refused(limit: float) -> None:
     with pytest.raises(InputError, match="memory limit"):
         check_memory(cube(32), cube(32), load_preset("fast"), CPU, limit)
+
+
+def test_a_preset_of_trained_levels_works_on_the_box_it_names() -> None:
+    preset = Preset("mine", "", (CubeLevel(4, 3, 0.3),), spacing_mm=3.0, grid_size=(20, 16, 24))
+    fixed = random_field(np.random.default_rng(3), cube(12)).geometry
+    grid = working_grid(fixed, cube(90), AffineTransform.identity(), preset)
+    assert grid.size == (20, 16, 24)
+    np.testing.assert_allclose(grid.centre, fixed.centre)
+    np.testing.assert_allclose(grid.to_lps((1, 1, 1)) - grid.to_lps((0, 0, 0)), (-3.0, -3.0, 3.0))
+    larger = replace(preset, grid_size=(200, 160, 240))
+    assert estimate_peak_memory_mb(fixed, fixed, larger) > 10 * (
+        estimate_peak_memory_mb(fixed, fixed, preset) - 350
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -21,7 +22,7 @@ from pddnet.losses import (
     warp_holding_border,
     warped_label_loss,
 )
-from pddnet.network import compose_normalised, infer_with_warps
+from pddnet.network import compose_normalised, infer_with_warps, warp_normalised
 from pddnet.regularisation import upsample_displacement
 
 SMALL: dict[str, Any] = {
@@ -52,7 +53,7 @@ def pair(dtype: torch.dtype = torch.float32, labelled: bool = True) -> TrainingP
 
 
 def test_the_settings_count_along_x_y_z_and_the_search_along_z_y_x() -> None:
-    level = model().settings.level
+    (level,) = model().settings.levels
     assert level.grid_shape == (5, 3, 4)
     assert level.label_shape == (3, 5, 3)
     assert level.reach == (0.3, 0.4, 0.2)
@@ -73,7 +74,7 @@ def test_the_losses_are_the_papers_terms_by_hand() -> None:
     torch.manual_seed(1)
     found = net.losses(data)
     net.train()
-    level = net.settings.level
+    level = net.settings.levels[0]
     output = net.network(data.fixed_image, data.moving_image, level)
     points = level.points(data.fixed_image)
     assert data.moving_one_hot is not None
@@ -99,7 +100,7 @@ def test_the_losses_are_the_papers_terms_by_hand() -> None:
 def test_other_label_losses_warp_by_the_expected_displacement(settings: dict[str, str], term: str) -> None:
     net, data = model(**settings).double(), pair(torch.float64)
     found = net.losses(data)[term]
-    output = net.network(data.fixed_image, data.moving_image, net.settings.level)
+    output = net.network(data.fixed_image, data.moving_image, net.settings.levels[0])
     displacement = upsample_displacement(output.expected_displacement, SHAPE)
     assert data.moving_one_hot is not None
     assert data.fixed_one_hot is not None
@@ -119,7 +120,7 @@ def test_without_labels_the_descriptors_supervise() -> None:
     net, data = model(supervision="mind").double(), pair(torch.float64, labelled=False)
     found = net.losses(data)
     assert not net.needs_labels
-    output = net.network(data.fixed_image, data.moving_image, net.settings.level)
+    output = net.network(data.fixed_image, data.moving_image, net.settings.levels[0])
     displacement = upsample_displacement(output.expected_displacement, SHAPE)
     torch.testing.assert_close(found["mind"], mind_loss(data.fixed_image, data.moving_image, displacement))
     with pytest.raises(InputError, match=r'has no labels and the loss needs them; .* supervision = "mind"'):
@@ -198,7 +199,7 @@ def test_the_displacement_is_the_expectation_in_evaluation_whatever_the_mode(
     assert not found.requires_grad
     net.eval()
     with torch.no_grad():
-        output = net.network(data.fixed_image, data.moving_image, net.settings.level)
+        output = net.network(data.fixed_image, data.moving_image, net.settings.levels[0])
     expected = upsample_displacement(output.expected_displacement, SHAPE)
     assert found.shape == (1, 3, *SHAPE)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-3)
@@ -210,7 +211,7 @@ def test_instance_optimisation_is_that_of_the_published_inference() -> None:
     from pddnet.instance_optimisation import STEADY_FIT
 
     expected = infer_with_warps(
-        net.network, data.fixed_image, data.moving_image, [net.settings.level], optimisation=STEADY_FIT
+        net.network, data.fixed_image, data.moving_image, net.settings.levels, optimisation=STEADY_FIT
     ).displacement
     torch.testing.assert_close(found, expected)
     plain = net.displacement(data.fixed_image, data.moving_image)
@@ -239,6 +240,42 @@ def test_large_images_are_seen_twice_with_the_same_gradients_and_counted_once(
     assert counted["network.features.batch1.num_batches_tracked"] == 2  # the fixed and the moving image
 
 
+def test_further_searches_see_the_warped_moving_image_as_in_the_published_inference() -> None:
+    net, data = model(searches=[1.0, 0.5, 0.25], features="mind-ssc").eval(), pair()
+    nn.init.constant_(net.network.regularisation.sharpness, 50.0)
+    assert [level.reach[1] for level in net.settings.levels] == pytest.approx([0.4, 0.2, 0.1])
+    found = net.displacement(data.fixed_image, data.moving_image)
+    expected = infer_with_warps(
+        net.network, data.fixed_image, data.moving_image, net.settings.levels, optimisation=None
+    ).displacement
+    torch.testing.assert_close(found, expected)
+    once = infer_with_warps(
+        net.network, data.fixed_image, data.moving_image, net.settings.levels[:1], optimisation=None
+    ).displacement
+    assert (found - once).abs().max() > 0.02
+
+
+def test_a_step_trains_one_of_the_searches_as_it_is_met_at_inference() -> None:
+    net, data = model(searches=[1.0, 0.5], features="mind-ssc"), pair()
+    nn.init.constant_(net.network.regularisation.sharpness, 50.0)
+    assert data.moving_one_hot is not None
+    found = [net.losses(data)["label"].item() for _ in range(12)]
+    first, second = net.settings.levels
+    alone = net._losses_of(data, first)["label"].item()
+    shift = net._found(data.fixed_image, data.moving_image, [first], fit=False).detach()
+    warped = replace(
+        data,
+        moving_image=warp_normalised(data.moving_image, shift),
+        moving_one_hot=warp_holding_border(data.moving_one_hot, shift),
+    )
+    then = net._losses_of(warped, second)["label"].item()
+    assert abs(then - alone) > 0.01 * alone
+    near = [[value == pytest.approx(wanted, rel=1e-4) for value in found] for wanted in (alone, then)]
+    assert all(first or second for first, second in zip(*near, strict=True))
+    assert any(near[0])
+    assert any(near[1])
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
@@ -246,6 +283,8 @@ def test_large_images_are_seen_twice_with_the_same_gradients_and_counted_once(
         ({"control_points": [1, 4, 4]}, "2 or more control points"),
         ({"reach": [0.0, 0.1, 0.1]}, "above 0 and up to 2"),
         ({"diffusion_weight": -1.0}, "none may be below 0"),
+        ({"searches": []}, "at least one factor"),
+        ({"searches": [1.0, 1.5]}, "at least one factor in"),
         ({"features": "sift"}, "one of obelisk, mind-ssc"),
         ({"colour": 1}, "unknown entry colour"),
         ({"obelisk": {"groups": 3}}, "groups is 3"),

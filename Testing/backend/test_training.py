@@ -16,18 +16,21 @@ import pytest
 import torch
 
 from backend.tiny_dataset import CONFIG, as_toml, write_dataset
+from pddnet.config import CubeLevel, Preset
 from pddnet.data import Dataset
 from pddnet.errors import InputError, TrainingCancelled
 from pddnet.learning import monitor as monitors
 from pddnet.learning import registry
+from pddnet.learning.cases import training_cases
 from pddnet.learning.grid import TrainingGrid
 from pddnet.learning.monitor import read_history
 from pddnet.learning.pairs import GridScans, PairSource
 from pddnet.learning.settings import Augmentation, TrainingConfig, Validation, read_training_config
 from pddnet.learning.state import STATE
-from pddnet.learning.trainer import BEST, LAST, SUMMARY, train, training_cases
+from pddnet.learning.trainer import BEST, LAST, SUMMARY, train
 from pddnet.learning.validation import overlap_of, validate
 from pddnet.progress import Progress
+from pddnet.published import network_of
 from pddnet.registration import register
 from pddnet.strict_json import from_json
 from pddnet.trained_weights import load_trained
@@ -150,7 +153,8 @@ def test_the_seed_decides_everything(dataset: Dataset, tmp_path: Path) -> None:
 
 def test_a_preset_runs_the_weights_as_they_were_trained(dataset: Dataset, tmp_path: Path) -> None:
     """`register` under the preset that the training wrote, against the module itself on the training grid."""
-    chosen = config(iterations=20, learning_rate=0.02)
+    searches = {**CONFIG["settings"], "searches": [1.0, 0.5]}
+    chosen = config(iterations=20, learning_rate=0.02, settings=searches)
     best = train(chosen, dataset, names(dataset), tmp_path / "out", device="cpu")
     fixed, moving = dataset.image("case 0"), dataset.image("case 1")
     result = register(fixed, moving, preset=tmp_path / "out" / "preset.toml", device="cpu")
@@ -485,3 +489,12 @@ def test_ctrl_c_ends_the_command_with_a_state_to_resume(tmp_path: Path) -> None:
     done = len(totals(tmp_path / "it"))
     state = torch.load(tmp_path / "it" / STATE, weights_only=True)
     assert state["standing"]["iteration"] == done >= 2
+
+
+def test_weights_without_the_mean_field_do_not_run_under_a_preset(dataset: Dataset, tmp_path: Path) -> None:
+    chosen = config(settings={**CONFIG["settings"], "mean_field": False}, iterations=1)
+    best = train(chosen, dataset, names(dataset), tmp_path / "out", device="cpu")
+    assert not (tmp_path / "out" / "preset.toml").exists()
+    preset = Preset("mine", "", (CubeLevel(4, 3, 0.3),), weights=str(best))
+    with pytest.raises(InputError, match="trained without the mean field; a preset's levels need it"):
+        network_of(preset, torch.device("cpu"))

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -23,7 +23,7 @@ from pddnet.losses import (
     warp_holding_border,
     warped_label_loss,
 )
-from pddnet.network import Level, PddNet, PddNetOutput
+from pddnet.network import Level, PddNet, PddNetOutput, compose_normalised, warp_normalised
 from pddnet.regularisation import INITIAL_WEIGHTS, upsample_displacement
 from pddnet.search import displacement_from_features, probabilities_from_features
 from pddnet.strict_json import from_json
@@ -42,6 +42,9 @@ class PddNetSettings:
             boxes need more than the paper's, so that the offsets reach beyond the next voxel.
         control_points, labels: how many along (x, y, z).
         reach: largest displacement along (x, y, z) in the cube's coordinates: 2 is the width of the box.
+        searches: what the reach is multiplied by in one search after another; each but the first sees the moving image
+            warped by what was found before. The paper has one; the published script two, the second with 0.6 times the
+            reach. A training step trains a random one of them.
         reduction: of the squared differences over the channels.
         mean_field: False leaves out the neighbours' averages ("w/o MF").
         supervision: "labels", or "mind" for scans without labels.
@@ -55,6 +58,7 @@ class PddNetSettings:
     control_points: Triple = (32, 32, 32)
     labels: Triple = (15, 15, 15)
     reach: tuple[float, float, float] = (0.4, 0.4, 0.4)
+    searches: tuple[float, ...] = (1.0,)
     reduction: Reduction = "sum"
     mean_field: bool = True
     supervision: Literal["labels", "mind"] = "labels"
@@ -71,6 +75,8 @@ class PddNetSettings:
             )
         if not all(0 < reach <= 2 for reach in self.reach):
             raise InputError(f"reach is {self.reach}; three numbers above 0 and up to 2 are needed")
+        if not self.searches or not all(0 < factor <= 1 for factor in self.searches):
+            raise InputError(f"searches are {self.searches}; at least one factor in (0, 1] is needed")
         if not 0 <= self.offset_spread < 2:
             raise InputError(f"offset_spread is {self.offset_spread}; a number from 0 to below 2 is needed")
         weights = (self.label_weight, self.mind_weight, self.diffusion_weight)
@@ -78,10 +84,12 @@ class PddNetSettings:
             raise InputError(f"the terms of the loss have the weights {weights}; none may be below 0")
 
     @property
-    def level(self) -> Level:
-        """The search."""
+    def levels(self) -> tuple[Level, ...]:
+        """The searches, in order."""
         points, labels = self.control_points, self.labels
-        return Level((points[2], points[1], points[0]), (labels[2], labels[1], labels[0]), self.reach)
+        shapes = (points[2], points[1], points[0]), (labels[2], labels[1], labels[0])
+        x, y, z = self.reach
+        return tuple(Level(*shapes, (f * x, f * y, f * z)) for f in self.searches)
 
 
 class TrainablePddNet(TrainableRegistration):
@@ -108,10 +116,20 @@ class TrainablePddNet(TrainableRegistration):
 
     def losses(self, pair: TrainingPair) -> dict[str, torch.Tensor]:
         """See `TrainableRegistration`."""
+        levels = self.settings.levels
+        number = int(torch.randint(len(levels), ())) if len(levels) > 1 else 0
+        if number:
+            pair = self._warped(pair, levels[:number])
+        return self._losses_of(pair, levels[number])
+
+    def _losses_of(self, pair: TrainingPair, level: Level) -> dict[str, torch.Tensor]:
         features = features_of_both(self.network.features, pair.fixed_image, pair.moving_image)
         with torch.autocast(pair.fixed_image.device.type, enabled=False):  # all else in the images' precision
-            found = self._searched(*(f.to(pair.fixed_image.dtype) for f in features))
-            data = self._label_terms(pair, found) if self.needs_labels else self._image_terms(pair, found)
+            fixed, moving = (f.to(pair.fixed_image.dtype) for f in features)
+            found = self.network.search(fixed, moving, level)
+            data = (
+                self._label_terms(pair, found, level) if self.needs_labels else self._image_terms(pair, found)
+            )
             penalty = diffusion(found.expected_displacement)
         return {**data, "diffusion": self.settings.diffusion_weight * penalty}
 
@@ -122,25 +140,45 @@ class TrainablePddNet(TrainableRegistration):
         """See `TrainableRegistration`.
 
         Args:
-            instance_optimisation: fit the displacement to this pair's probabilities afterwards.
+            instance_optimisation: fit the displacement to this pair's probabilities after each search.
         """
+        return self._found(fixed_image, moving_image, self.settings.levels, instance_optimisation)
+
+    def _found(
+        self, fixed_image: torch.Tensor, moving_image: torch.Tensor, levels: Sequence[Level], fit: bool
+    ) -> torch.Tensor:
+        """Search after search, in evaluation: (1, 3, D, H, W)."""
         was_training = self.training
         self.eval()
         try:
-            found = self._inferred(fixed_image, moving_image, instance_optimisation)
+            fixed = self.network.features(fixed_image)
+            total: torch.Tensor | None = None
+            for level in levels:
+                warped = moving_image if total is None else warp_normalised(moving_image, total)
+                found = self._searched(fixed, self.network.features(warped), level, fit)
+                here = upsample_displacement(found, fixed_image.shape[2:])
+                total = here if total is None else compose_normalised(total, here)
         finally:
             self.train(was_training)
-        return upsample_displacement(found, fixed_image.shape[2:])
+        assert total is not None  # there is at least one search
+        return total
 
-    def _searched(self, fixed_features: torch.Tensor, moving_features: torch.Tensor) -> PddNetOutput:
-        return self.network.search(fixed_features, moving_features, self.settings.level)
+    @torch.no_grad()
+    def _warped(self, pair: TrainingPair, levels: Sequence[Level]) -> TrainingPair:
+        """The pair as the search after these ones sees it."""
+        found = self._found(pair.fixed_image, pair.moving_image, levels, fit=False)
+        labels = pair.moving_one_hot
+        return replace(
+            pair,
+            moving_image=warp_normalised(pair.moving_image, found),
+            moving_one_hot=None if labels is None else warp_holding_border(labels, found),
+        )
 
-    def _inferred(self, fixed_image: torch.Tensor, moving_image: torch.Tensor, fit: bool) -> torch.Tensor:
-        """(Kd, Kh, Kw, 3)."""
-        level, network = self.settings.level, self.network
-        fixed, moving = network.features(fixed_image), network.features(moving_image)
+    def _searched(self, fixed: torch.Tensor, moving: torch.Tensor, level: Level, fit: bool) -> torch.Tensor:
+        """One search on features, without gradients: (Kd, Kh, Kw, 3)."""
+        network = self.network
         if not self.settings.mean_field:
-            output = self._searched(fixed, moving)
+            output = network.search(fixed, moving, level)
             probabilities, mean = output.probabilities, output.expected_displacement
             return optimise_instance(probabilities, mean, level.reach, STEADY_FIT) if fit else mean
         weights, on_cpu = network.regularisation.weights.numbers(), torch.empty(0, dtype=fixed.dtype)
@@ -150,13 +188,13 @@ class TrainablePddNet(TrainableRegistration):
         probabilities, moments = probabilities_from_features(*search, reduction=network.reduction)
         return optimise_instance(probabilities, moments.displacement, level.reach, STEADY_FIT)
 
-    def _label_terms(self, pair: TrainingPair, found: PddNetOutput) -> dict[str, torch.Tensor]:
+    def _label_terms(self, pair: TrainingPair, found: PddNetOutput, level: Level) -> dict[str, torch.Tensor]:
         moving, fixed, weights = pair.moving_one_hot, pair.fixed_one_hot, pair.class_weights
         if moving is None or fixed is None or weights is None:
             raise InputError(
                 'this pair has no labels and the loss needs them; add label maps, or set supervision = "mind"'
             )
-        level, factor = self.settings.level, self.settings.label_weight
+        factor = self.settings.label_weight
         if self.settings.label_loss == "non-local":
             points = level.points(found.probabilities)
             loss = non_local_label_loss(moving, fixed, found.probabilities, points, found.labels, weights)

@@ -31,13 +31,16 @@ def write_preset(
         "",
         "[intensity]",
         *(f"{name} = {json.dumps(value)}" for name, value in vars(intensity).items()),
-        "",
-        "[[levels]]",
-        f"control_points = {list(settings.control_points)}",
-        f"labels = {list(settings.labels)}",
-        f"reach = {list(settings.reach)}",
-        f"instance_iterations = {_INSTANCE_ITERATIONS}",
     ]
+    for level in settings.levels:
+        lines += [
+            "",
+            "[[levels]]",
+            f"control_points = {list(settings.control_points)}",
+            f"labels = {list(settings.labels)}",
+            f"reach = {list(level.reach)}",
+            f"instance_iterations = {_INSTANCE_ITERATIONS}",
+        ]
     path = folder / PRESET
     path.write_text("\n".join(lines) + "\n", encoding="utf-8")
     load_preset(path)  # what was written is a preset

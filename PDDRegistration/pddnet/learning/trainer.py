@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -17,11 +15,11 @@ from pddnet.devices import resolve_device
 from pddnet.errors import InputError, TrainingCancelled
 from pddnet.interop.files import check_output_folder
 from pddnet.learning import registry
+from pddnet.learning.cases import fingerprint_of, note_of, sources_of
 from pddnet.learning.monitor import Monitor
-from pddnet.learning.pairs import GridScans, Name, PairSource
 from pddnet.learning.picture import picture_of
 from pddnet.learning.preset_file import write_preset
-from pddnet.learning.settings import Augmentation, TrainingConfig
+from pddnet.learning.settings import TrainingConfig
 from pddnet.learning.state import STATE, Standing, load_state, save_state
 from pddnet.learning.trainable import TrainableRegistration
 from pddnet.learning.validation import Score, validate
@@ -47,7 +45,7 @@ def train(
     """Train a registration; a folder receives its weights, its state, its history and a summary.
 
     Args:
-        config: what to do; its `dataset`, `cases` and `fold` are not looked at, see `training_cases`.
+        config: what to do; its `dataset`, `cases` and `fold` are not looked at, see `cases.training_cases`.
         dataset: where the scans are.
         cases: names of those that may be used, for training and for validation.
         folder: made if it does not exist. `best.pt` holds the weights with the best validation, `last.pt` those after
@@ -80,33 +78,6 @@ def train(
         return run.finish(on_progress, cancelled or _never)
 
 
-def training_cases(config: TrainingConfig, dataset: Dataset) -> tuple[str, ...]:
-    """The names that a configuration trains on: its cases, those of its fold, or all.
-
-    Raises:
-        InputError: there is no such case or fold.
-    """
-    if config.cases:
-        return tuple(dataset.case(name).name for name in config.cases)
-    if not config.fold:
-        return tuple(case.name for case in dataset.cases)
-    folds = dataset.cross_validation(config.folds, config.seed)
-    if config.fold > len(folds):
-        raise InputError(
-            f"fold is {config.fold}; data set {dataset.name} has {len(folds)}: choose 1 to {len(folds)}"
-        )
-    return folds[config.fold - 1].train
-
-
-@dataclass(frozen=True)
-class _Sources:
-    """What is trained on, and the pairs that judge it."""
-
-    training: PairSource
-    validation: PairSource
-    pairs: list[Name]
-
-
 class _Run:
     """One training in one folder."""
 
@@ -125,9 +96,9 @@ class _Run:
         self._optimiser = torch.optim.Adam(parameters, lr=config.learning_rate)
         self._generator = torch.Generator().manual_seed(config.seed)
         self._standing = Standing()
-        self._sources = _sources(config, dataset, cases, self._model, device)
-        self._note = _note(config, dataset, self._sources)
-        self._fingerprint = _fingerprint(config, dataset, self._sources)
+        self._sources = sources_of(config, dataset, cases, self._model.needs_labels, device)
+        self._note = note_of(config, dataset, self._sources)
+        self._fingerprint = fingerprint_of(config, dataset, self._sources)
 
     def resume(self) -> None:
         """Go back to where the folder's state was."""
@@ -266,57 +237,6 @@ def _initial_model(config: TrainingConfig) -> TrainableRegistration:
             )
         weights.load_into(model)
     return model
-
-
-def _sources(
-    config: TrainingConfig,
-    dataset: Dataset,
-    cases: Sequence[str],
-    model: TrainableRegistration,
-    device: torch.device,
-) -> _Sources:
-    scans = GridScans(dataset, config.grid)
-    names = [dataset.case(name).name for name in dict.fromkeys(cases)]
-    aside = _set_aside(config, [n for n in names if scans.has_labels(n)] if model.needs_labels else names)
-    left = [name for name in names if name not in aside]
-    training = PairSource(scans, left, model.needs_labels, config.augmentation, device)
-    validation = training
-    if aside:
-        validation = PairSource(scans, aside, model.needs_labels, Augmentation(affine=0.0), device)
-    return _Sources(training, validation, validation.some_pairs(config.validation.pairs))
-
-
-def _set_aside(config: TrainingConfig, names: Sequence[str]) -> list[str]:
-    """Names for validation alone, chosen by the seed."""
-    count = config.validation.cases
-    if count and len(names) < count + 2:
-        raise InputError(
-            f"the training may use {len(names)} case(s) and sets {count} aside for validation; at least 2 must be left "
-            "to train on: set fewer aside, or none"
-        )
-    order = torch.randperm(len(names), generator=torch.Generator().manual_seed(config.seed)).tolist()
-    return [names[n] for n in sorted(order[:count])]
-
-
-def _note(config: TrainingConfig, dataset: Dataset, sources: _Sources) -> str:
-    parts = [
-        f"data set {dataset.name} ({dataset.licence or 'licence not stated'})",
-        f"{len(sources.training.names)} training cases",
-        f"seed {config.seed}",
-        *([f"started from {Path(config.start_from).name}"] if config.start_from else []),
-        *([config.note] if config.note else []),
-    ]
-    return "; ".join(parts)
-
-
-def _fingerprint(config: TrainingConfig, dataset: Dataset, sources: _Sources) -> str:
-    """Of the configuration, of the scans and of which ones are used."""
-    digest = hashlib.sha256(config.sha256.encode())
-    for source in (sources.training, sources.validation):
-        for name in source.names:
-            digest.update(f"{name} {dataset.content_hash(name)}\n".encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
 
 
 def _never() -> bool:
