@@ -69,7 +69,8 @@ def test_the_start_counts() -> None:
 def test_no_iterations_return_the_start() -> None:
     fixed, moving, _ = pair((1.0, 0.0, 0.0))
     start = torch.randn(3, *HALF.shape)
-    torch.testing.assert_close(refined(fixed, moving, start, 0, 2, nothing), start, atol=1e-5, rtol=1e-5)
+    found = refined(fixed, moving, start, 0, 2, nothing)
+    torch.testing.assert_close(found, start, atol=1e-4, rtol=0)  # voxels
 
 
 def test_it_runs_where_gradients_are_off_and_leaves_none_behind() -> None:

@@ -298,7 +298,7 @@ ERRORS = [
         {"options": replace(QUICK, preset="nonsense")},
         "preset 'nonsense' is not known; choose one of",
     ),
-    ("input", {"options": replace(QUICK, levels=99)}, "levels is 99 and preset fast has 5; choose 1 to 5"),
+    ("input", {"options": replace(QUICK, levels=99)}, "levels is 99 and preset fast has 4; choose 1 to 4"),
     (
         "input",
         {"moving": job.ImageFile("gone.npy", ImageGeometry((3, 3, 3)))},
