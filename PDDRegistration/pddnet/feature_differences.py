@@ -40,6 +40,30 @@ class Window:
         return cls(start, stop, weights[..., start:stop].contiguous().to(like))
 
 
+@dataclass(frozen=True)
+class Lines:
+    """Linear interpolation between neighbouring samples: positions lie `share` of the way from `lower` to `upper`.
+
+    Args:
+        lower, upper: (positions,), whole numbers.
+        share: (positions, 1).
+    """
+
+    lower: torch.Tensor
+    upper: torch.Tensor
+    share: torch.Tensor
+
+    @classmethod
+    def of(cls, weights: torch.Tensor, like: torch.Tensor) -> Lines:
+        """From weights (positions, size) on the CPU, no more than two neighbours of a row above 0, their sum 1."""
+        size = weights.shape[1]
+        position = weights.double() @ torch.arange(size, dtype=torch.float64)
+        lower = position.floor().clamp(0, size - 1)
+        share = (position - lower)[:, None].to(like)
+        upper = (lower + 1).clamp(max=size - 1)
+        return cls(lower.long().to(like.device), upper.long().to(like.device), share)
+
+
 class SlicedSearch:
     """Squared differences where the features of point k and label d are those of lattice cell k * stride + d.
 
@@ -104,7 +128,7 @@ class InterpolatedSearch:
     ) -> None:
         self._rows, self._moving = _rows_of_products(fixed, moving, scale)
         self._planes = [Window.of(plane, moving) for plane in weights[0]]
-        self._lines = [Window.of(line, moving) for line in weights[1]]
+        self._lines = [Lines.of(line, moving) for line in weights[1]]
         groups = torch.split(weights[2], _POINTS_OF_A_GROUP)
         self._groups = [_Group.of(group, scale, moving) for group in groups]
         self._slices = moving.new_empty(len(moving), weights[0].shape[1], *moving.shape[2:])
@@ -134,7 +158,7 @@ class InterpolatedSearch:
 
 @dataclass(frozen=True)
 class _Group:
-    """Interpolation along x for neighbouring points: (n, samples, Lw), and of the lost squares: (samples - 1, n * Lw).
+    """Interpolation along x for neighbouring points: (n, samples, Lw), and of the lost squares: of n * Lw steps.
 
     The square of an interpolated feature is less than the interpolated square by t (1 - t) (difference of the two
     samples)^2, where t is the fraction of the way.
@@ -143,18 +167,20 @@ class _Group:
     start: int
     stop: int
     linear: torch.Tensor
+    steps: torch.Tensor
     lost: torch.Tensor
 
     @classmethod
     def of(cls, weights: torch.Tensor, scale: float, like: torch.Tensor) -> _Group:
         window = Window.of(weights, weights)
-        linear = window.weights  # (n, Lw, samples)
-        lost = -scale * (linear[..., :-1] * linear[..., 1:]).flatten(0, 1).T
+        lines = Lines.of(weights.flatten(0, 1), weights)
+        share = lines.share[:, 0].double()
         return cls(
             window.start,
             window.stop,
-            linear.transpose(1, 2).contiguous().to(like),
-            lost.contiguous().to(like),
+            window.weights.transpose(1, 2).contiguous().to(like),
+            lines.lower.clamp(max=max(0, weights.shape[-1] - 2)).to(like.device),
+            (-scale * share * (1 - share)).to(like),
         )
 
 
@@ -171,7 +197,7 @@ class _RowSearch:
         self._found = like.new_empty(out[0], lines, self._labels[2])
 
     def differences(
-        self, slices: torch.Tensor, line: Window, rows: torch.Tensor, groups: Sequence[_Group]
+        self, slices: torch.Tensor, line: Lines, rows: torch.Tensor, groups: Sequence[_Group]
     ) -> torch.Tensor:
         """Of slices (C, Ld, H, W) and the row of points (Kw, C + 2) at this line: (Kw, Ld, Lh, Lw)."""
         lines, steps = self._along(line, slices)
@@ -180,27 +206,34 @@ class _RowSearch:
             here = slice(first, first + len(group.linear))
             products = _first(self._products, (len(group.linear), *lines.shape[1:]))
             torch.mm(rows[here], lines.flatten(1), out=products.flatten(1))
-            lost = (steps[:, group.start : group.stop - 1] @ group.lost).view(len(steps), len(products), -1)
+            lost = _lost(steps, group).view(len(steps), len(products), -1)
             seen = products[..., group.start : group.stop]
             torch.baddbmm(lost.transpose(0, 1), seen, group.linear, out=self._found[here])
             first = here.stop
         return self._found.clamp_(min=0).view(-1, *self._labels)
 
-    def _along(self, line: Window, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    def _along(self, line: Lines, slices: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         """Features along the lines, their squares and 1, (C + 2, lines, W); squared steps along x, (lines, W - 1)."""
         channels, count, _, width = slices.shape
         lines = _first(self._lines, (channels + 2, count * self._labels[1], width))
         features = lines[:-2]
-        torch.matmul(
-            line.weights,
-            slices[:, :, line.start : line.stop],
-            out=features.view(channels, count, self._labels[1], width),
-        )
+        lower = features.view(channels, count, self._labels[1], width)
+        upper = _first(self._squares, lower.shape)
+        torch.index_select(slices, 2, line.lower, out=lower)
+        torch.index_select(slices, 2, line.upper, out=upper)
+        lower.lerp_(upper, line.share)
         torch.sum(torch.mul(features, features, out=_first(self._squares, features.shape)), 0, out=lines[-2])
         lines[-1] = 1
         later, earlier = features[..., 1:], features[..., :-1]
         steps = torch.sub(later, earlier, out=_first(self._squares, later.shape))
         return lines, steps.square_().sum(0)
+
+
+def _lost(steps: torch.Tensor, group: _Group) -> torch.Tensor:
+    """What squares lose by interpolation along x, (lines, n * Lw), from squared steps (lines, W - 1)."""
+    if steps.shape[1] == 0:  # one sample: nothing is interpolated
+        return steps.new_zeros((len(steps), len(group.lost)))
+    return steps.index_select(1, group.steps).mul_(group.lost)
 
 
 def _first(buffer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

@@ -32,8 +32,9 @@ def recipes(preset: Preset) -> Iterator[Preset]:
     levels = preset.lattice_levels
     if len(levels) != _LEVELS:
         raise ValueError(f"preset {preset.name} has {len(levels)} levels; the ablation is about {_LEVELS}")
-    fourth, fifth = replace(levels[2], intensity_weight=2.0), replace(levels[3], intensity_weight=3.0)
-    sixth, last = levels[4:]
+    once = [replace(level, means=1) for level in levels]
+    fourth, fifth = replace(once[2], intensity_weight=2.0), replace(once[3], intensity_weight=3.0)
+    sixth, last = once[4:]
     again = replace(fifth, reach=2 * fifth.step)  # one more at the same spacing
     first = (_FIRST, _SECOND, _THIRD)
 
@@ -51,8 +52,9 @@ def recipes(preset: Preset) -> Iterator[Preset]:
     yield part("+ L8", whole)
     yield part("L7 left out, L8 one way", (*first, fourth, fifth, sixth, last))
     yield part("L2 left out", (_FIRST, _THIRD, fourth, fifth, sixth, last))
-    yield part("L1 reaches 32 voxels, L3 12", (*levels[:2], fourth, fifth, sixth, last))
-    yield part(f"intensities count more at L4 and L5: {preset.name}", levels)
+    yield part("L1 reaches 32 voxels, L3 12", (*once[:2], fourth, fifth, sixth, last))
+    yield part("intensities count more at L4 and L5", tuple(once))
+    yield part(f"displacements averaged twice at all but the last: {preset.name}", levels)
 
 
 def main() -> None:
