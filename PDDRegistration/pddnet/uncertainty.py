@@ -3,7 +3,7 @@
 Where the dissimilarity hardly changes from label to label, nothing says which label is right. What a level leaves open
 is the spread of softmax(-dissimilarity / temperature), before neighbours are asked to agree: their agreement says
 nothing about whether they are right. Early levels leave much open that later ones settle, so two levels are asked:
-the *wide* one, the last that looks at least two steps far and so can still see a gross error, and the *fine* one,
+the *wide* one, the last that looks at least three steps far and so can still see a gross error, and the *fine* one,
 the last of all. Together they are calibrated to the squared error that synthetic deformations of known truth show.
 """
 
@@ -20,7 +20,7 @@ from pddnet.coupling import weighted_box_mean
 from pddnet.volume import Volume
 
 _BLOCK_ENTRIES = 1 << 19
-_WIDE_STEPS = 2
+_WIDE_STEPS = 3
 _AVERAGED_VOXELS = 4  # about the radius of what is averaged
 # Fitted to five registrations of deformed scans; docs/results.md shows how it holds on others.
 _LEAST_STD = 0.44  # working voxels: what interpolation and steps of whole voxels leave
@@ -42,7 +42,7 @@ class Uncertainty:
 
 
 def measured_levels(levels: Sequence[LatticeLevel]) -> tuple[bool, ...]:
-    """Which levels' spread is needed: the last that looks two steps far, and the last of all."""
+    """Which levels' spread is needed: the last that looks three steps far, and the last of all."""
     last = len(levels) - 1
     wide = max((n for n, level in enumerate(levels) if level.reach >= _WIDE_STEPS * level.step), default=last)
     return tuple(n in (wide, last) for n in range(len(levels)))
