@@ -418,9 +418,7 @@ def registered(panel) -> list[int]:
     """Register; the processes that there were on the way."""
     seen = []
     panel.ui.registerButton.click()
-    while panel.busy:
-        seen += children()
-        wait(lambda: True)
+    wait(lambda: seen.extend(children()) or not panel.busy)
     assert panel.result is not None, panel.ui.statusLabel.text
     return seen
 
