@@ -70,6 +70,17 @@ class ChildProcess:
             if self._lines:
                 yield self._lines.popleft().decode("utf-8", "replace").rstrip("\r")
 
+    def say(self, line: str) -> bool:
+        """Write a line, of some hundred characters, to its standard input; False where it cannot be told."""
+        if self._ended or "\n" in line:
+            return False
+        try:
+            with _withoutBrokenPipeSignal():
+                self._process.stdin.write(os.fsencode(line) + b"\n")
+        except OSError:  # a broken pipe, however this system calls it
+            return False
+        return True
+
     def rest(self) -> str:
         """What an ended process wrote last without ending the line."""
         text = self._unfinished.decode("utf-8", "replace")
@@ -114,6 +125,22 @@ class ChildProcess:
             if not chunk:
                 break
             self._tail = (self._tail + chunk)[-_TAIL:]
+
+
+@contextlib.contextmanager
+def _withoutBrokenPipeSignal() -> Iterator[None]:
+    """Writing to a process that is gone is an error and no signal, which would end an application that lets it."""
+    if not hasattr(signal, "SIGPIPE"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGPIPE})
+    try:
+        yield
+    finally:
+        if signal.SIGPIPE not in before:
+            if signal.SIGPIPE in signal.sigpending():
+                signal.sigwait({signal.SIGPIPE})
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 class _Pipe:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from .registration_run import MakeRun, Steps, registrationSteps, workerSteps
 from .runner import WorkerRun
 from .settings import RegistrationError, RegistrationInputs, RegistrationOutputs, RegistrationSettings
 from .task import Callbacks, Task, TaskProgress
+from .warm_worker import WarmWorker
 
 _INPUTS = {field.name for field in fields(RegistrationInputs)}
 _SETTINGS = {field.name for field in fields(RegistrationSettings)}
@@ -31,7 +33,7 @@ class RegistrationLogic:
         eventLoop: an object with `later(milliseconds, callable)` and `process()`; asynchronous tasks poll themselves
             through it, and a blocking call keeps the application responsive. Without one, asynchronous tasks are
             polled by the caller.
-        makeRun: makes the `WorkerRun` for some settings; for tests.
+        makeRun: makes the `WorkerRun` for some settings and, as `warm`, a waiting worker; for tests.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class RegistrationLogic:
         *,
         outputs: RegistrationOutputs | None = None,
         blocking: bool = True,
+        warm: WarmWorker | None = None,
         onProgress: Callable[[TaskProgress], None] | None = None,
         onFinished: Callable[[RegistrationOutputs], None] | None = None,
         onFailed: Callable[[Exception], None] | None = None,
@@ -65,6 +68,7 @@ class RegistrationLogic:
             segmentations: segmentation or label-map nodes of the moving volume, to be brought onto the fixed one.
             outputs: nodes to update; a new node is made for each that is None.
             blocking: wait and return the outputs; else return the task at once.
+            warm: may hold a worker that waits already, which saves a second; the panel has one.
             onProgress, onFinished, onFailed, onCancelled: called on the main thread.
             inputsAndSettings: the other fields of `RegistrationInputs` (fixedSegmentation, fixedLandmarks,
                 movingLandmarks, fixedMask, movingMask, initialTransform) and of `RegistrationSettings` (preset,
@@ -87,7 +91,7 @@ class RegistrationLogic:
         callbacks = Callbacks(onProgress, onFinished, onFailed, onCancelled)
 
         def work(task: Task) -> Steps:
-            return registrationSteps(task, self._scene, self._makeRun, inputs, settings, wanted)
+            return registrationSteps(task, self._scene, self._runMaker(warm), inputs, settings, wanted)
 
         return self._started(work, callbacks, blocking)
 
@@ -125,6 +129,7 @@ class RegistrationLogic:
         settings: RegistrationSettings | None = None,
         *,
         blocking: bool = True,
+        warm: WarmWorker | None = None,
         **callbacks: Any,
     ) -> dict[str, Any] | Task:
         """Add two made-up abdominal CT scans with their organs.
@@ -137,7 +142,7 @@ class RegistrationLogic:
             nodes = yield from mrml_conversion.makeSyntheticPair(job.synthetic_files(answer), folder)
             return addSyntheticPair(self._scene, nodes)
 
-        return self._asked(request or job.SyntheticRequest(), then, settings, blocking, callbacks)
+        return self._asked(request or job.SyntheticRequest(), then, settings, blocking, callbacks, warm)
 
     def _asked(
         self,
@@ -146,11 +151,15 @@ class RegistrationLogic:
         settings: RegistrationSettings | None,
         blocking: bool,
         callbacks: dict[str, Any],
+        warm: WarmWorker | None = None,
     ) -> Any:
         def work(task: Task) -> Steps:
-            return workerSteps(task, self._makeRun, settings or RegistrationSettings(), request, then)
+            return workerSteps(task, self._runMaker(warm), settings or RegistrationSettings(), request, then)
 
         return self._started(work, Callbacks(**callbacks), blocking)
+
+    def _runMaker(self, warm: WarmWorker | None) -> MakeRun:
+        return self._makeRun if warm is None else partial(self._makeRun, warm=warm)
 
     def _started(self, work: Callable[[Task], Steps], callbacks: Callbacks, blocking: bool) -> Any:
         if not blocking:

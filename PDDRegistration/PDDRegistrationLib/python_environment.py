@@ -46,6 +46,12 @@ def workerCommand(chosen: str, slicerModule: Any) -> list[str]:
     return [chosenPython(chosen) if chosen else slicerPython(slicerModule), *_WORKER]
 
 
+def workerLaunch(chosen: str, slicerModule: Any) -> tuple[list[str], dict[str, str]]:
+    """`workerCommand` and `workerEnvironment` for `chosen`."""
+    environment = workerEnvironment(chosen, slicerModule.util.startupEnvironment)
+    return workerCommand(chosen, slicerModule), environment
+
+
 def workerEnvironment(chosen: str, startupEnvironment: Callable[[], Mapping[str, str]]) -> dict[str, str]:
     """The worker's environment variables.
 

@@ -24,8 +24,9 @@ from pddnet.job import Alive, Event, Failed, Logged, Progressed, Started, Succee
 
 from .child_process import ChildProcess
 from .diagnosis import diagnosis, hanging, neverStarted
-from .python_environment import BACKEND, workerCommand, workerEnvironment
+from .python_environment import BACKEND, workerLaunch
 from .settings import RegistrationError, RegistrationSettings
+from .warm_worker import WarmWorker
 
 _POLL_SECONDS = 0.02
 _LONGEST_LOG = 2000  # characters of a line that is no event
@@ -46,6 +47,9 @@ class WorkerRun:
     Ways in which a worker fails without saying so end in a `Failed` event too, with a code of its own: "memory" (ended
     by the system), "crash", "hang" or "python" (it could not be started).
 
+    Args:
+        warm: may hold a worker that waits already; one that cannot be used is replaced unnoticed.
+
     Raises:
         RegistrationError: the folder cannot be made.
     """
@@ -55,6 +59,7 @@ class WorkerRun:
         command: Sequence[str],
         environment: Mapping[str, str] | None = None,
         *,
+        warm: WarmWorker | None = None,
         patience: Patience | None = None,
         temporaryFolder: str | Path | None = None,
     ):
@@ -62,18 +67,19 @@ class WorkerRun:
         self._environment = environment
         self._watch = _Watch(patience or Patience())
         self._folder = _privateFolder(temporaryFolder)
+        self._warm = warm
         self._child: ChildProcess | None = None
+        self._waited = False  # the child is a warm worker
         self._workerPid = 0
         self._waiting: list[Event] = []
         self._over = self._closed = False
 
     @classmethod
-    def forSettings(cls, settings: RegistrationSettings) -> WorkerRun:
+    def forSettings(cls, settings: RegistrationSettings, warm: WarmWorker | None = None) -> WorkerRun:
         """A run of the backend's worker with the Python that `settings` names, Slicer's own by default."""
         import slicer
 
-        environment = workerEnvironment(settings.python, slicer.util.startupEnvironment)
-        return cls(workerCommand(settings.python, slicer), environment)
+        return cls(*workerLaunch(settings.python, slicer), warm=warm)
 
     @property
     def folder(self) -> Path:
@@ -89,6 +95,20 @@ class WorkerRun:
         """Start the worker on the request in the folder; a failure to do so is the first event."""
         if self._closed or self._child:
             raise RuntimeError("a WorkerRun starts once and not after close() or cancel(); make another one")
+        self._child = self._warmChild()
+        self._waited = self._child is not None
+        if not self._waited:
+            self._startAnew()
+
+    def _warmChild(self) -> ChildProcess | None:
+        """A worker that has waited and now knows our folder."""
+        child = self._warm.take(self._command, self._environment) if self._warm else None
+        if child is not None and not child.say(str(self._folder)):
+            child.end()
+            return None
+        return child
+
+    def _startAnew(self) -> None:
         command = [*self._command, str(self._folder), "--private"]
         try:
             self._child = ChildProcess(command, self._environment, workingFolder=BACKEND)
@@ -150,6 +170,10 @@ class WorkerRun:
         rest = child.rest()
         last = [_understood(rest)] if rest else []
         child.end(self._workerPid)
+        if self._waited and not self._workerPid:  # it was dying when it was told: as if there had been none
+            self._waited = False
+            self._startAnew()
+            return
         events += last
         if not any(isinstance(event, Succeeded | Failed) for event in last):
             events.append(diagnosis(exitCode, child.lastWords, self._command[0], bool(self._workerPid)))

@@ -19,6 +19,7 @@ from .doubts import doubts
 from .event_loop import QtEventLoop
 from .input_panel import InputPanel
 from .input_watch import InputWatch
+from .next_worker import NextWorker
 from .parameter_panel import ParameterPanel
 from .quality_panel import QualityPanel
 from .run_panel import RunPanel, clock
@@ -29,14 +30,15 @@ from .view_controls import ViewControls, displayedNodes
 
 def makePanel(uiFile: str, logic: Any) -> RegistrationPanel:
     """The panel as the application shows it."""
-    scene = slicer.mrmlScene
+    scene, eventLoop = slicer.mrmlScene, QtEventLoop()
     return RegistrationPanel(
         slicer.util.loadUI(uiFile),
         logic,
         scene,
-        QtEventLoop(),
+        eventLoop,
         display=ResultDisplay(scene),
         makeInstaller=lambda ask, tell: Installer(slicer, ask, tell),
+        nextWorker=NextWorker(eventLoop),
     )
 
 
@@ -50,6 +52,7 @@ class RegistrationPanel:
         eventLoop: a `QtEventLoop`.
         display: a `ResultDisplay`.
         makeInstaller: given `ask` and `tell`, makes what installs the worker's needs, see `Installer`.
+        nextWorker: a `NextWorker`.
     """
 
     def __init__(
@@ -61,8 +64,9 @@ class RegistrationPanel:
         *,
         display: Any,
         makeInstaller: Callable[[Callable[[str], bool], Callable[[str], None]], Any],
+        nextWorker: Any,
     ) -> None:
-        self.widget, self.logic = widget, logic
+        self.widget, self.logic, self.nextWorker = widget, logic, nextWorker
         self.result: RegistrationOutputs | None = None
         self._showsSoon = False
         self._closed = False
@@ -110,6 +114,7 @@ class RegistrationPanel:
         """Before the widget goes: end what runs, bring the views back, let go of the scene."""
         self._closed = True
         self.run.close()
+        self.nextWorker.close()
         self.view.close()
         self._watch.close()
         self.parameterPanel.close()
@@ -124,7 +129,12 @@ class RegistrationPanel:
             return
         self.run.run(
             lambda **callbacks: self.logic.register(
-                **vars(inputs), **vars(settings), outputs=wanted, blocking=False, **callbacks
+                **vars(inputs),
+                **vars(settings),
+                outputs=wanted,
+                blocking=False,
+                warm=self.nextWorker.warm,
+                **callbacks,
             ),
             self._onFinished,
         )
@@ -193,7 +203,7 @@ class RegistrationPanel:
         if self._installed(settings):
             self.run.run(
                 lambda **callbacks: self.logic.addSyntheticPair(
-                    settings=settings, blocking=False, **callbacks
+                    settings=settings, blocking=False, warm=self.nextWorker.warm, **callbacks
                 ),
                 self._onSyntheticMade,
             )
@@ -242,13 +252,18 @@ class RegistrationPanel:
         ui = self.ui
         for widget in (ui.inputsSection, ui.outputsSection, ui.advancedSection, ui.referenceGroup):
             widget.enabled = not busy
-        if not busy:
-            self._showState()
+        if busy:
+            self.nextWorker.hold()
+            return
+        self._showState()
+        if self.parameters is not None and not self._closed:
+            self.nextWorker.prepare(self.parameters.settings())
 
     def _onRegistrationChosen(self) -> None:
         """Another registration is shown, or none while the scene is closed."""
         if self.parameters is None:
             self.run.cancel()
+            self.nextWorker.close()
         else:
             self.run.say(" ".join(self.parameters.problems()), wrong=True)
         self._showResult()

@@ -1,5 +1,8 @@
 """`python -m pddnet.worker FOLDER`: do what FOLDER/request.json asks for, in a process of its own.
 
+`--wait` in place of FOLDER: load what the work needs, then wait without a word for a line on standard input, which is
+the folder; from there on it is the same.
+
 Standard output carries one event a line and nothing else; `pddnet.job` describes requests, events and results. Standard
 input stays open as long as the program that asked is there; when it ends, so does this process. Exit codes: 0 after a
 result, 1 after an error, 3 when the other program is gone.
@@ -13,6 +16,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
@@ -41,40 +45,44 @@ class MissingPackageError(Exception):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Take over the standard streams, do one job, and say how it went. Returns the exit code."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pddnet.worker", description="Do one job for another program."
-    )
-    parser.add_argument("folder", type=Path, help="holds request.json and what it names")
-    parser.add_argument(
-        "--private", action="store_true", help="remove the folder if the other program is gone"
-    )
-    parsed = parser.parse_args(arguments)
+    parsed = _parsed(arguments)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, signal.SIG_DFL)  # end at once, whatever this process has inherited
     let_others_go_first()
-    folder: Path = parsed.folder
+    folder: Path | None = parsed.folder
+    known = threading.Event()
 
     def gone() -> None:
         if not channel.over:
-            ours = parsed.private and (folder / REQUEST).is_file()
+            ours = parsed.private and folder is not None and (folder / REQUEST).is_file()
             leave(str(folder) if ours else None)
 
+    def begin(place: str | Path) -> None:
+        nonlocal folder
+        folder = Path(place)
+        channel.send(Started(os.getpid(), {"pddnet": pddnet.__version__, **installed_versions()}))
+        channel.start_heartbeat()
+        known.set()
+
     channel = Channel(taken_over_stdout(), parent_gone=gone)
-    channel.send(Started(os.getpid(), {"pddnet": pddnet.__version__, **installed_versions()}))
-    watch(taken_over_stdin(), gone)
-    channel.start_heartbeat()
+    if folder is not None:
+        begin(folder)
+    watch(taken_over_stdin(), gone, None if known.is_set() else begin)
+    problem = None if known.is_set() else _problem_with_loading()
+    known.wait()
+    assert folder is not None  # known
+    if problem is not None:
+        channel.send(failure(problem), last=True)
+        return 1
     return work(folder, channel)
 
 
 def work(folder: Path, channel: Channel) -> int:
     """Do the folder's job and send its result or its error; the exit code."""
     try:
-        let_waiting_threads_sleep()
-        keep_freed_memory()
-        with without_garbage_collection():
-            _check_packages()
-            from pddnet.job import read_request
-            from pddnet.worker_jobs import run
+        load()
+        from pddnet.job import read_request
+        from pddnet.worker_jobs import run
 
         result = run(read_request(folder), folder, channel)
     except Exception as error:
@@ -82,6 +90,19 @@ def work(folder: Path, channel: Channel) -> int:
         return 1
     channel.send(result, last=True)
     return 0
+
+
+def load() -> None:
+    """Import everything the work needs; a second time costs nothing.
+
+    Raises:
+        MissingPackageError: with what to install, and for which Python.
+    """
+    let_waiting_threads_sleep()
+    keep_freed_memory()
+    with without_garbage_collection():
+        _check_packages()
+        import pddnet.worker_jobs  # noqa: F401
 
 
 def failure(error: BaseException) -> Failed:
@@ -111,6 +132,32 @@ def failure(error: BaseException) -> Failed:
     return Failed(
         "internal", f"unexpected {type(error).__name__}: {text}; please report it with the details", details
     )
+
+
+def _parsed(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m pddnet.worker", description="Do one job for another program."
+    )
+    parser.add_argument("folder", type=Path, nargs="?", help="holds request.json and what it names")
+    parser.add_argument(
+        "--private", action="store_true", help="remove the folder if the other program is gone"
+    )
+    parser.add_argument(
+        "--wait", action="store_true", help="get ready, and read the folder from standard input"
+    )
+    parsed = parser.parse_args(arguments)
+    if parsed.wait == (parsed.folder is not None):
+        parser.error("give a folder, or --wait to read it from standard input, and not both")
+    return parsed
+
+
+def _problem_with_loading() -> Exception | None:
+    """Load; what went wrong is told once somebody listens."""
+    try:
+        load()
+    except Exception as error:
+        return error
+    return None
 
 
 def _check_packages() -> None:

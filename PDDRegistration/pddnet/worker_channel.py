@@ -93,13 +93,22 @@ def taken_over_stdin() -> int:
     return kept
 
 
-def watch(descriptor: int, ended: Callable[[], None]) -> None:
-    """Call `ended`, in a thread, when a descriptor that is read comes to its end."""
+def watch(descriptor: int, ended: Callable[[], None], told: Callable[[str], None] | None = None) -> None:
+    """Call `ended`, in a thread, when a descriptor that is read comes to its end.
+
+    Args:
+        told: called, in that thread, with the first line as soon as it is whole.
+    """
 
     def read() -> None:
+        line, waiting = b"", told
         try:
-            while os.read(descriptor, 4096):
-                pass
+            while data := os.read(descriptor, 4096):
+                if waiting is not None:
+                    line += data
+                    if b"\n" in line:
+                        waiting(os.fsdecode(line.partition(b"\n")[0]))
+                        waiting = None
         except OSError:  # a broken pipe, as some systems call the end
             pass
         ended()

@@ -23,10 +23,10 @@ LAYERS = (
     {"node_checks"},
     {"output_nodes"},
     {"dependencies", "display", "mrml_conversion", "parameters", "quality", "runner", "task"},
-    {"legend", "mrml_masks", "other_python", "overlay_set", "view_set"},
+    {"legend", "mrml_masks", "next_worker", "other_python", "overlay_set", "view_set"},
     {"comparison", "mrml_segmentations", "overlays", "requirements"},
     {"colours", "composed_volume", "cursor", "displayed_nodes", "scene_watch"},
-    {"auxiliary", "device_guess", "mrml_transforms", "mrml_volumes", "view_state"},
+    {"auxiliary", "device_guess", "mrml_transforms", "mrml_volumes", "view_state", "warm_worker"},
     {"array_steps", "child_process", "installed_versions", "layouts", "mrml_geometry", "python_environment"},
     {"diagnosis", "doubts", "parameter_fields", "quality_columns", "settings"},
 )

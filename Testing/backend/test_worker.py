@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +24,7 @@ from backend.asking import (
     ended_within,
     environment,
     field_of,
+    listened_to,
     organs,
     patient,
     save_labels,
@@ -39,7 +41,7 @@ from pddnet.published_weights import CheckpointError
 from pddnet.registration import RegistrationResult, register
 from pddnet.volume import LabelMap, Volume
 from pddnet.warp import AffineTransform, resample, sampled_on
-from pddnet.worker import MissingPackageError, failure
+from pddnet.worker import MissingPackageError, failure, main
 
 POINTS = ((10.0, -5.0, 3.0), (0.0, 8.0, -12.0), (-14.0, 2.0, 6.0))
 TILT = ((0.96, -0.28, 0.0), (0.28, 0.96, 0.0), (0.0, 0.0, 1.0))
@@ -472,6 +474,139 @@ def test_it_says_every_second_that_it_lives_and_moves(long_folder: Path) -> None
     ended_within(process, 5)
     assert ticks == sorted(ticks)
     assert ticks[-1] > ticks[0]
+
+
+def waiting(*options: str, env: dict[str, str] | None = None) -> subprocess.Popen[str]:
+    """A worker that will be told its folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", "pddnet.worker", "--wait", *options],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=env or environment(),
+    )
+
+
+def tell(process: subprocess.Popen[str], folder: Path) -> None:
+    assert process.stdin is not None
+    process.stdin.write(f"{folder}\n")
+    process.stdin.flush()
+
+
+def ticks_of(process: subprocess.Popen[str]) -> int:
+    """Hundredths of a second of all cores that a process has used."""
+    fields = Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()
+    return int(fields[11]) + int(fields[12])
+
+
+def ready(process: subprocess.Popen[str]) -> subprocess.Popen[str]:
+    """The worker when it has loaded PyTorch and come to rest."""
+    until = time.monotonic() + 60
+    while time.monotonic() < until:
+        before = ticks_of(process)
+        time.sleep(0.3)
+        loaded = "libtorch_cpu" in Path(f"/proc/{process.pid}/maps").read_text()
+        if loaded and ticks_of(process) == before:
+            return process
+    raise AssertionError("it does not come to rest")
+
+
+needs_proc = pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="reads Linux's /proc")
+
+
+@needs_proc
+def test_a_waiting_worker_is_quiet_and_idle_then_serves_its_one_job(tmp_path: Path) -> None:
+    folder = tmp_path / "a folder of scäns"
+    folder.mkdir()
+    job.write_request(folder, job.SyntheticRequest(6, 5, (24, 22, 20), 3.0))
+    process = ready(waiting())
+    assert process.stdout is not None
+    os.set_blocking(process.stdout.fileno(), False)
+    before = ticks_of(process)
+    time.sleep(1.5)  # more than a heartbeat
+    with pytest.raises(BlockingIOError):  # nothing has come
+        os.read(process.stdout.fileno(), 1)
+    assert ticks_of(process) == before
+    os.set_blocking(process.stdout.fileno(), True)
+    tell(process, folder)
+    ran = listened_to(process)
+    assert isinstance(ran.events[0], job.Started)
+    assert ran.code == 0
+    cold = ask(folder, job.SyntheticRequest(6, 5, (24, 22, 20), 3.0))
+    assert ran.succeeded == cold.succeeded
+    assert [type(e) for e in ran.events if not isinstance(e, job.Alive)] == [
+        type(e) for e in cold.events if not isinstance(e, job.Alive)
+    ]
+
+
+@needs_proc
+def test_a_worker_that_is_told_while_it_loads_answers_at_once_and_serves(tmp_path: Path) -> None:
+    job.write_request(tmp_path, job.DescribeRequest())
+    process = waiting()
+    tell(process, tmp_path)
+    assert process.stdout is not None
+    assert isinstance(job.parse_event(process.stdout.readline()), job.Started)
+    assert "libtorch_cpu" not in Path(f"/proc/{process.pid}/maps").read_text()
+    assert "cpu" in listened_to(process).succeeded.report["devices"]
+
+
+@needs_proc
+@pytest.mark.parametrize("loaded", [False, True], ids=["while it loads", "while it waits"])
+def test_the_end_of_standard_input_ends_a_waiting_worker_quietly(loaded: bool) -> None:
+    process = waiting("--private")
+    if loaded:
+        ready(process)
+    time.sleep(0.5)
+    assert process.poll() is None  # it waits as long as somebody is there
+    assert process.stdin is not None
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdin.close()
+    assert process.wait(timeout=5) == 3
+    assert (process.stdout.read(), process.stderr.read()) == ("", "")
+    ended_within(process, 1)
+
+
+def test_a_folder_told_to_a_waiting_worker_is_private_too(tmp_path: Path, long_folder: Path) -> None:
+    folder = tmp_path / "job"
+    folder.mkdir()
+    for file in long_folder.iterdir():
+        os.link(file, folder / file.name)
+    process = waiting("--private")
+    tell(process, folder)
+    assert process.stdin is not None
+    assert process.stdout is not None
+    for line in process.stdout:
+        event = job.parse_event(line)
+        if isinstance(event, job.Progressed) and event.stage == "prepare":
+            break
+    process.stdin.close()
+    assert ended_within(process, 1.0) == 3
+    assert not folder.exists()
+
+
+def test_a_waiting_worker_without_torch_says_so_once_it_is_asked(tmp_path: Path) -> None:
+    instead = tmp_path / "path"
+    instead.mkdir()
+    (instead / "torch.py").write_text("raise OSError('libtorch_cpu.so: cannot open')")
+    job.write_request(tmp_path, job.DescribeRequest())
+    process = waiting(env=environment(instead))
+    tell(process, tmp_path)
+    ran = listened_to(process)
+    assert isinstance(ran.events[0], job.Started)
+    assert (ran.code, ran.failed.code) == (1, "missing")
+    assert "PyTorch cannot be loaded (libtorch_cpu.so" in ran.failed.message
+
+
+@pytest.mark.parametrize("arguments", [[], ["--wait", "folder"]], ids=["neither", "both"])
+def test_a_folder_and_waiting_for_one_exclude_each_other(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "give a folder, or --wait" in capsys.readouterr().err
 
 
 CHATTY = """

@@ -118,6 +118,24 @@ class DrivenInstaller:
             raise self.error
 
 
+class DrivenNextWorker:
+    """Prepares nothing and remembers what it was asked for: settings, "hold", "close"."""
+
+    warm = None
+
+    def __init__(self):
+        self.calls = []
+
+    def prepare(self, settings):
+        self.calls.append(settings)
+
+    def hold(self):
+        self.calls.append("hold")
+
+    def close(self):
+        self.calls.append("close")
+
+
 @contextmanager
 def openPanel(scene, logic=None, makeInstaller=DrivenInstaller):
     """The panel as when the user has just chosen the module."""
@@ -128,6 +146,7 @@ def openPanel(scene, logic=None, makeInstaller=DrivenInstaller):
         QtEventLoop(),
         display=ResultDisplay(scene),
         makeInstaller=makeInstaller,
+        nextWorker=DrivenNextWorker(),
     )
     panel.enter()
     panel.widget.resize(420, 900)

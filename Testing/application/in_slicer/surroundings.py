@@ -8,12 +8,16 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
 import slicer
 
-_WINDOWS = ["powershell", "-NoProfile", "-Command", "(Get-CimInstance Win32_Process).CommandLine"]
+_WINDOWS = [
+    *("powershell", "-NoProfile", "-Command"),
+    'Get-CimInstance Win32_Process | ForEach-Object { "$($_.ProcessId) $($_.CommandLine)" }',
+]
 
 
 def about() -> dict[str, Any]:
@@ -29,15 +33,19 @@ def about() -> dict[str, Any]:
     }
 
 
-def processesWith(folder: Path) -> list[str]:
-    """The command lines of running processes that name this folder, as a worker's does."""
+def workers(folder: Path, pids: Collection[int]) -> list[str]:
+    """Numbers and command lines of running workers that name this folder, or that have one of these numbers.
+
+    A worker that was told its folder when it had started does not name it.
+    """
     if Path("/proc/self/cmdline").exists():
         lines = _fromProc()
     else:
-        command = _WINDOWS if os.name == "nt" else ["ps", "-axww", "-o", "command="]
+        command = _WINDOWS if os.name == "nt" else ["ps", "-axww", "-o", "pid=,command="]
         told = subprocess.run(command, capture_output=True, text=True, errors="replace", check=True)
         lines = told.stdout.splitlines()
-    return [line for line in lines if str(folder) in line and "pddnet.worker" in line]
+    running = [line.strip() for line in lines if "pddnet.worker" in line]
+    return [line for line in running if str(folder) in line or int(line.split()[0]) in pids]
 
 
 def leftIn(folder: Path) -> list[str]:
@@ -50,7 +58,8 @@ def _fromProc() -> list[str]:
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
-                lines.append((entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                lines.append(f"{entry.name} {command}")
             except OSError:  # it has just ended, or belongs to somebody else
                 continue
     return lines
