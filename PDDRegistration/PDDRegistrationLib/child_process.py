@@ -18,6 +18,7 @@ _CHUNK = 1 << 16
 _LONGEST_LINE = 1 << 23  # bytes; more without an end of line is no message
 _TAIL = 1 << 13  # bytes of standard error that are kept
 _LAST_MOMENTS = 0.4  # seconds that an ended process gets to vanish
+_dying: list[subprocess.Popen] = []  # killed, and not gone yet: a busy machine lets them wait
 
 
 class ChildProcess:
@@ -28,6 +29,7 @@ class ChildProcess:
     """
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None, workingFolder: Path):
+        _buryTheDead()
         self._process = subprocess.Popen(
             list(command),
             stdin=subprocess.PIPE,
@@ -210,9 +212,16 @@ def _vanished(process: subprocess.Popen) -> bool:
     until = time.monotonic() + _LAST_MOMENTS
     while process.poll() is None or _groupLives(process.pid):
         if time.monotonic() > until:
+            if process.returncode is None:
+                _dying.append(process)
             return process.returncode is not None
         time.sleep(0.005)
     return True
+
+
+def _buryTheDead() -> None:
+    """Take note of killed processes that have gone meanwhile: until somebody does, the system keeps their entry."""
+    _dying[:] = [process for process in _dying if process.poll() is None]
 
 
 def _groupLives(leader: int) -> bool:

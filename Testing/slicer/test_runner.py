@@ -18,6 +18,7 @@ import pytest
 import slicer
 
 from pddnet.job import Alive, DescribeRequest, Failed, Logged, Progressed, Started, Succeeded, write_request
+from PDDRegistrationLib import child_process
 from PDDRegistrationLib.child_process import ChildProcess
 from PDDRegistrationLib.diagnosis import diagnosis
 from PDDRegistrationLib.python_environment import chosenPython, slicerPython, workerCommand, workerEnvironment
@@ -512,3 +513,20 @@ def test_the_real_worker_and_its_folder_go_when_the_parent_is_killed(tmp_path: P
         parent.send_signal(signal.SIGKILL)
     assert gone(pid, seconds=5.0)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_killed_process_that_is_slow_to_go_is_remembered_and_let_go_later(monkeypatch):
+    monkeypatch.setattr(child_process, "_LAST_MOMENTS", 0.0)
+    monkeypatch.setattr(child_process, "_killGroup", lambda *_: None)  # it does not go at once
+    sleeping = [sys.executable, "-c", "import time; time.sleep(60)"]
+    child = child_process.ChildProcess(sleeping, None, Path.cwd())
+    process = child._process
+    assert not child.end()
+    assert process in child_process._dying
+    process.kill()
+    process_gone = time.monotonic() + 10
+    while child_process._dying and time.monotonic() < process_gone:
+        child_process._buryTheDead()
+        time.sleep(0.01)
+    assert child_process._dying == []
+    assert process.returncode is not None
