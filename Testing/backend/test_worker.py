@@ -420,7 +420,7 @@ def test_the_end_of_standard_input_ends_it_and_removes_a_private_folder(
 ) -> None:
     folder = tmp_path / "job"
     folder.mkdir()
-    for file in long_folder.iterdir():
+    for file in filter(Path.is_file, long_folder.iterdir()):
         os.link(file, folder / file.name)
     process = in_the_middle(folder, *(["--private"] if private else []))
     assert process.stdin is not None
@@ -483,7 +483,7 @@ def waiting(*options: str, env: dict[str, str] | None = None) -> subprocess.Pope
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
+        encoding="utf-8",
         env=env or environment(),
     )
 
@@ -571,7 +571,7 @@ def test_the_end_of_standard_input_ends_a_waiting_worker_quietly(loaded: bool) -
 def test_a_folder_told_to_a_waiting_worker_is_private_too(tmp_path: Path, long_folder: Path) -> None:
     folder = tmp_path / "job"
     folder.mkdir()
-    for file in long_folder.iterdir():
+    for file in filter(Path.is_file, long_folder.iterdir()):
         os.link(file, folder / file.name)
     process = waiting("--private")
     tell(process, folder)
