@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 
@@ -41,12 +42,9 @@ def benchmark(arguments: argparse.Namespace, interruption: Interruption) -> Answ
     options = {name: getattr(arguments, name) for name in _OPTIONS}
     options |= {"device": str(device), "training": asdict(trainings.plan)}
     setting = Setting(dataset.name, dataset.label_names, folds, pairs, options, reference)
-    display = ProgressDisplay()
-    study = Study(dataset, folds, pairs, Cache(arguments.out / "pairs"), display, interruption.requested)
-    try:
+    with closing(ProgressDisplay()) as display:
+        study = Study(dataset, folds, pairs, Cache(arguments.out / "pairs"), display, interruption.requested)
         results = run_study(study, contenders, lambda so_far: write_report(arguments.out, setting, so_far))
-    finally:
-        display.close()
     report = write_report(arguments.out, setting, results)
     text = [*table_of(setting, results), "", f"tables and results are in {arguments.out}"]
     return Answer(report, "\n".join(text))
@@ -55,8 +53,7 @@ def benchmark(arguments: argparse.Namespace, interruption: Interruption) -> Answ
 def dataset(arguments: argparse.Namespace, interruption: Interruption) -> Answer:
     """Make up patients and write them as a data set."""
     check_output_folder(arguments.out)
-    display = ProgressDisplay()
-    try:
+    with closing(ProgressDisplay()) as display:
         made = write_synthetic_dataset(
             arguments.out,
             arguments.cases,
@@ -66,8 +63,6 @@ def dataset(arguments: argparse.Namespace, interruption: Interruption) -> Answer
             on_progress=display,
             cancelled=interruption.requested,
         )
-    finally:
-        display.close()
     text = f"{len(made['cases'])} synthetic patients; the data set is {arguments.out / DATASET}"
     return Answer(made, text)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -62,8 +63,7 @@ def register(arguments: argparse.Namespace, interruption: Interruption) -> Answe
     for path in inputs.values():
         check_there(path)
     scans = _read_scans(arguments, interruption)
-    display = ProgressDisplay()
-    try:
+    with closing(ProgressDisplay()) as display:
         result = registration.register(
             scans.fixed,
             scans.moving,
@@ -78,8 +78,6 @@ def register(arguments: argparse.Namespace, interruption: Interruption) -> Answe
             cancelled=interruption.requested,
             memory_limit_mb=arguments.max_memory,
         )
-    finally:
-        display.close()
     report = write_result(
         result,
         scans.fixed,
@@ -162,16 +160,13 @@ def demo(arguments: argparse.Namespace, interruption: Interruption) -> Answer:
     from pddnet.demo import run_demo, summary
 
     check_output_folder(arguments.out)
-    display = ProgressDisplay()
+    with closing(ProgressDisplay()) as display:
 
-    def show(progress: Progress) -> None:
-        interruption.check()
-        display(progress)
+        def show(progress: Progress) -> None:
+            interruption.check()
+            display(progress)
 
-    try:
         report = run_demo(arguments.out, preset=arguments.preset, device=arguments.device, on_progress=show)
-    finally:
-        display.close()
     return Answer(report, summary(report, arguments.out))
 
 

@@ -47,6 +47,12 @@ def control_points(
     return _lattice(_triple_of_counts("grid_shape", grid_shape), (1.0, 1.0, 1.0), dtype, device)
 
 
+def displaced_positions(displacement: torch.Tensor) -> torch.Tensor:
+    """Where the points of a grid go, (B, D, H, W, 3), normalised, by a displacement (B, 3, D, H, W) in (x, y, z)."""
+    points = control_points(displacement.shape[2:], dtype=displacement.dtype, device=displacement.device)
+    return points + displacement.permute(0, 2, 3, 4, 1)
+
+
 def displacement_labels(
     label_shape: int | Sequence[int],
     reach: float | Sequence[float],

@@ -158,7 +158,7 @@ class InterpolatedSearch:
 
 @dataclass(frozen=True)
 class _Group:
-    """Interpolation along x for neighbouring points: (n, samples, Lw), and of the lost squares: of n * Lw steps.
+    """Interpolation along x for neighbouring points: (n, samples, Lw), and of the lost squares: (samples - 1, n * Lw).
 
     The square of an interpolated feature is less than the interpolated square by t (1 - t) (difference of the two
     samples)^2, where t is the fraction of the way.
@@ -167,20 +167,18 @@ class _Group:
     start: int
     stop: int
     linear: torch.Tensor
-    steps: torch.Tensor
     lost: torch.Tensor
 
     @classmethod
     def of(cls, weights: torch.Tensor, scale: float, like: torch.Tensor) -> _Group:
         window = Window.of(weights, weights)
-        lines = Lines.of(weights.flatten(0, 1), weights)
-        share = lines.share[:, 0].double()
+        linear = window.weights  # (n, Lw, samples)
+        lost = -scale * (linear[..., :-1] * linear[..., 1:]).flatten(0, 1).T
         return cls(
             window.start,
             window.stop,
-            window.weights.transpose(1, 2).contiguous().to(like),
-            lines.lower.clamp(max=max(0, weights.shape[-1] - 2)).to(like.device),
-            (-scale * share * (1 - share)).to(like),
+            linear.transpose(1, 2).contiguous().to(like),
+            lost.contiguous().to(like),
         )
 
 
@@ -206,7 +204,7 @@ class _RowSearch:
             here = slice(first, first + len(group.linear))
             products = _first(self._products, (len(group.linear), *lines.shape[1:]))
             torch.mm(rows[here], lines.flatten(1), out=products.flatten(1))
-            lost = _lost(steps, group).view(len(steps), len(products), -1)
+            lost = (steps[:, group.start : group.stop - 1] @ group.lost).view(len(steps), len(products), -1)
             seen = products[..., group.start : group.stop]
             torch.baddbmm(lost.transpose(0, 1), seen, group.linear, out=self._found[here])
             first = here.stop
@@ -227,13 +225,6 @@ class _RowSearch:
         later, earlier = features[..., 1:], features[..., :-1]
         steps = torch.sub(later, earlier, out=_first(self._squares, later.shape))
         return lines, steps.square_().sum(0)
-
-
-def _lost(steps: torch.Tensor, group: _Group) -> torch.Tensor:
-    """What squares lose by interpolation along x, (lines, n * Lw), from squared steps (lines, W - 1)."""
-    if steps.shape[1] == 0:  # one sample: nothing is interpolated
-        return steps.new_zeros((len(steps), len(group.lost)))
-    return steps.index_select(1, group.steps).mul_(group.lost)
 
 
 def _first(buffer: torch.Tensor, shape: Sequence[int]) -> torch.Tensor:

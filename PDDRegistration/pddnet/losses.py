@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch.autograd.function import once_differentiable
 
-from pddnet.correlation import control_points
+from pddnet.correlation import displaced_positions
 from pddnet.errors import InputError
 from pddnet.features.mind_ssc import mind_ssc
 from pddnet.interpolation import lattice_axes, lattice_weights, sample_at
@@ -228,5 +228,4 @@ def warp_holding_border(volume: torch.Tensor, displacement: torch.Tensor) -> tor
     Args:
         displacement: (1, 3, D, H, W), normalised, channels (x, y, z).
     """
-    identity = control_points(volume.shape[2:], dtype=displacement.dtype, device=displacement.device)
-    return sample_at(volume, identity + displacement[0].permute(1, 2, 3, 0))[None]
+    return sample_at(volume, displaced_positions(displacement)[0])[None]

@@ -19,6 +19,7 @@ from pddnet.correlation import (
     Reduction,
     Shape,
     control_points,
+    displaced_positions,
     displacement_labels,
     dissimilarity_volume,
 )
@@ -236,8 +237,7 @@ def warp_normalised(volume: torch.Tensor, displacement: torch.Tensor) -> torch.T
         volume: (B, C, D, H, W).
         displacement: (B, 3, D, H, W), normalised, channels (x, y, z).
     """
-    identity = control_points(displacement.shape[2:], dtype=displacement.dtype, device=displacement.device)
-    return F.grid_sample(volume, identity + displacement.permute(0, 2, 3, 4, 1), align_corners=True)
+    return F.grid_sample(volume, displaced_positions(displacement), align_corners=True)
 
 
 def compose_normalised(first_found: torch.Tensor, then_found: torch.Tensor) -> torch.Tensor:

@@ -63,7 +63,7 @@ class Separable:
         around = self.planes(values, slice(first, last))
         here = slice(rows.start - first, rows.stop - first)
         inside = around[:, here]
-        return _slope(inside, 3), _slope(inside, 2), _slope(around, 1)[:, here]
+        return slope(inside, 3), slope(inside, 2), slope(around, 1)[:, here]
 
 
 def index_matrix(source: ImageGeometry, target: ImageGeometry, through: Matrix | None = None) -> Matrix:
@@ -93,7 +93,7 @@ def _weights(n: int, count: int, start: float, step: float, beyond: Literal["hol
     return (1 - distance).clamp(min=0).float()
 
 
-def _slope(values: torch.Tensor, axis: int) -> torch.Tensor:
+def slope(values: torch.Tensor, axis: int) -> torch.Tensor:
     """Differences between neighbours along an axis: central, one-sided at its ends."""
     n = values.shape[axis]
     if n < 2:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -24,8 +25,7 @@ def train_command(arguments: argparse.Namespace, interruption: Interruption) -> 
         config = replace(config, iterations=arguments.iterations)
     dataset = Dataset.read(config.dataset)
     folder: Path = arguments.out or arguments.config.with_suffix("")
-    display = ProgressDisplay()
-    try:
+    with closing(ProgressDisplay()) as display:
         best = train(
             config,
             dataset,
@@ -36,8 +36,6 @@ def train_command(arguments: argparse.Namespace, interruption: Interruption) -> 
             on_progress=display,
             cancelled=interruption.requested,
         )
-    finally:
-        display.close()
     summary = json.loads((folder / SUMMARY).read_text(encoding="utf-8"))
     report = {"weights": str(best), "folder": str(folder), **summary}
     return Answer(report, _text(report))

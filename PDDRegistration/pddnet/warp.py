@@ -20,7 +20,7 @@ from pddnet.index_map import IndexMap, Shift
 from pddnet.point_samples import sample_linear, sample_nearest, within
 from pddnet.points import plane_slabs, slabs, transform_points_torch, transform_vectors_torch
 from pddnet.sampling import grid_sample
-from pddnet.separable import Separable, index_matrix
+from pddnet.separable import Separable, index_matrix, slope
 from pddnet.volume import LabelMap, Volume
 
 _ITK_HOLDS = 0.5  # cells
@@ -152,7 +152,7 @@ class DisplacementField:
         Central differences inside, one-sided at the border; the direction cosines are honoured.
         """
         from_lps = self.geometry.matrix(Frame.LPS, Frame.INDEX)[:3, :3]
-        slopes = [_slope(self.vectors, axis) for axis in (2, 1, 0)]  # along i, j, k: (D, H, W, 3) each
+        slopes = [slope(self.vectors, axis) for axis in (2, 1, 0)]  # along i, j, k: (D, H, W, 3) each
         by_index = torch.stack(slopes, -1)  # (D, H, W, 3 components, 3 grid axes)
         return by_index @ torch.as_tensor(from_lps, dtype=torch.float32)
 
@@ -305,9 +305,3 @@ def _linear_at(data: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
 
 def _nearest_at(data: torch.Tensor, index: torch.Tensor) -> torch.Tensor:
     return sample_nearest(data, index.movedim(0, -1))
-
-
-def _slope(values: torch.Tensor, axis: int) -> torch.Tensor:
-    if values.shape[axis] < 2:
-        return torch.zeros_like(values)
-    return torch.gradient(values, dim=axis, edge_order=1)[0]

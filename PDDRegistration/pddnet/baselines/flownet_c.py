@@ -18,11 +18,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from pddnet.baselines.supervision import check_pair, evaluating, warped
+from pddnet.baselines.supervision import check_pair
 from pddnet.correlation import dissimilarity_volume
 from pddnet.errors import InputError
 from pddnet.features.obelisk import Obelisk, ObeliskConfig
-from pddnet.learning.trainable import TrainableRegistration, TrainingPair
+from pddnet.learning.trainable import TrainableRegistration, TrainingPair, evaluating
+from pddnet.losses import warp_holding_border
 from pddnet.network import PAPER_LEVEL, Level
 from pddnet.regularisation import diffusion, upsample_displacement
 from pddnet.strict_json import from_json, to_json
@@ -106,7 +107,7 @@ class FlowNetC(TrainableRegistration):
         fixed_features, moving_features = self.features(pair.fixed_image), self.features(pair.moving_image)
         displacement = self._search(fixed_features, moving_features)
         on_image = upsample_displacement(displacement, pair.fixed_image.shape[2:])
-        carried = warped(labelled.moving, on_image)
+        carried = warp_holding_border(labelled.moving.to(on_image.dtype), on_image)
         weights = labelled.weights.to(carried)[:, None, None, None]
         told = [
             segmentation_loss(self.segmentation(features), one_hot, labelled.weights)

@@ -25,9 +25,11 @@ from torch import nn
 from pddnet.baselines.multi_scale_dice import SCALES, multi_scale_dice
 from pddnet.baselines.residual_blocks import Encoder, UpsamplingBlock, check_depth, level_widths
 from pddnet.baselines.smoothness import bending_energy, gradient_energy
-from pddnet.baselines.supervision import check_pair, evaluating, positions, sampled, warped
+from pddnet.baselines.supervision import check_pair, sampled
+from pddnet.correlation import displaced_positions
 from pddnet.errors import InputError
-from pddnet.learning.trainable import TrainableRegistration, TrainingPair
+from pddnet.learning.trainable import TrainableRegistration, TrainingPair, evaluating
+from pddnet.losses import warp_holding_border
 from pddnet.strict_json import from_json, to_json
 
 _AFFINE_CELLS = 4
@@ -131,10 +133,11 @@ class LabelReg(TrainableRegistration):
             )
         check_depth(fixed_image, self.settings.levels)
         affine = self.global_network(torch.cat((fixed_image, moving_image), 1))
-        rest = positions(torch.zeros_like(fixed_image).expand(-1, 3, -1, -1, -1))
+        rest = displaced_positions(torch.zeros_like(fixed_image).expand(-1, 3, -1, -1, -1))
         placed = sampled(moving_image, transformed(affine, rest))
         local = self.local_network(torch.cat((fixed_image, placed), 1)) * voxel_in_cube(fixed_image)
-        moved = transformed(affine, positions(local))  # first the local displacement, then the affine map
+        # first the local displacement, then the affine map
+        moved = transformed(affine, displaced_positions(local))
         return (moved - rest).permute(0, 4, 1, 2, 3)
 
     def losses(self, pair: TrainingPair) -> dict[str, torch.Tensor]:
@@ -142,7 +145,7 @@ class LabelReg(TrainableRegistration):
         labels = check_pair(pair, self.name)
         chosen = self.chosen(labels.fixed, labels.moving)
         displacement = self(pair.fixed_image, pair.moving_image)
-        carried = warped(labels.moving[:, chosen], displacement)
+        carried = warp_holding_border(labels.moving[:, chosen].to(displacement.dtype), displacement)
         dice = multi_scale_dice(labels.fixed[:, chosen].to(carried), carried, self.settings.scales)
         energy = bending_energy if self.settings.smoothness == "bending" else gradient_energy
         voxels = displacement / voxel_in_cube(displacement)

@@ -1,16 +1,12 @@
-"""What the networks we compare with share: labels of a pair checked, values carried along, evaluation for a while."""
+"""What the networks we compare with share: labels of a pair checked, values carried along."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import nn
 
-from pddnet.correlation import control_points
 from pddnet.errors import InputError
 from pddnet.learning.trainable import TrainingPair
 
@@ -59,33 +55,6 @@ def check_pair(pair: TrainingPair, method: str, classes: int | None = None) -> P
     return PairLabels(fixed, moving, weights)
 
 
-def warped(values: torch.Tensor, displacement: torch.Tensor) -> torch.Tensor:
-    """Values (1, C, D, H, W) at displaced positions, linear, the border value held outside; differentiable in both.
-
-    Args:
-        displacement: (1, 3, D, H, W), normalised (x, y, z), align_corners=True.
-    """
-    return sampled(values, positions(displacement))
-
-
-def positions(displacement: torch.Tensor) -> torch.Tensor:
-    """Where the voxels of a grid go, (1, D, H, W, 3), normalised (x, y, z), by a displacement (1, 3, D, H, W)."""
-    points = control_points(displacement.shape[2:], dtype=displacement.dtype, device=displacement.device)
-    return points + displacement.permute(0, 2, 3, 4, 1)
-
-
 def sampled(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
     """Values (1, C, D, H, W) at normalised positions (1, d, h, w, 3), the border's held outside: (1, C, d, h, w)."""
     return F.grid_sample(values.to(where.dtype), where, padding_mode="border", align_corners=True)
-
-
-@contextmanager
-def evaluating(module: nn.Module) -> Iterator[None]:
-    """In eval mode for a while; every part is in its own mode again afterwards."""
-    modes = {part: part.training for part in module.modules()}
-    module.eval()
-    try:
-        yield
-    finally:
-        for part, training in modes.items():
-            part.training = training

@@ -14,7 +14,7 @@ from pddnet.features.mind_features import MindFeatures
 from pddnet.features.obelisk import OFFSET_SPREAD, Obelisk, ObeliskConfig
 from pddnet.instance_optimisation import STEADY_FIT, optimise_instance
 from pddnet.learning.checkpointing import features_of_both
-from pddnet.learning.trainable import TrainableRegistration, TrainingPair
+from pddnet.learning.trainable import TrainableRegistration, TrainingPair, evaluating
 from pddnet.losses import (
     diffusion,
     mind_loss,
@@ -148,9 +148,7 @@ class TrainablePddNet(TrainableRegistration):
         self, fixed_image: torch.Tensor, moving_image: torch.Tensor, levels: Sequence[Level], fit: bool
     ) -> torch.Tensor:
         """Search after search, in evaluation: (1, 3, D, H, W)."""
-        was_training = self.training
-        self.eval()
-        try:
+        with evaluating(self):
             fixed = self.network.features(fixed_image)
             total: torch.Tensor | None = None
             for level in levels:
@@ -158,8 +156,6 @@ class TrainablePddNet(TrainableRegistration):
                 found = self._searched(fixed, self.network.features(warped), level, fit)
                 here = upsample_displacement(found, fixed_image.shape[2:])
                 total = here if total is None else compose_normalised(total, here)
-        finally:
-            self.train(was_training)
         assert total is not None  # there is at least one search
         return total
 

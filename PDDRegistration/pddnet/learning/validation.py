@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from pddnet.correlation import control_points
+from pddnet.correlation import displaced_positions
 from pddnet.learning.pairs import Name, PairSource
-from pddnet.learning.trainable import TrainableRegistration, TrainingPair
+from pddnet.learning.trainable import TrainableRegistration, TrainingPair, evaluating
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,8 @@ def warped_classes(pair: TrainingPair, displacement: torch.Tensor) -> torch.Tens
     """The moving scan's classes at the nearest voxels of the displaced positions, 0 outside: (D, H, W), int64."""
     assert pair.moving_one_hot is not None  # `validate` looked
     classes = pair.moving_one_hot.argmax(1, keepdim=True).to(displacement.dtype)
-    return F.grid_sample(classes, _positions(displacement), mode="nearest", align_corners=True)[0, 0].long()
+    where = displaced_positions(displacement)
+    return F.grid_sample(classes, where, mode="nearest", align_corners=True)[0, 0].long()
 
 
 def overlap_of(fixed: torch.Tensor, warped: torch.Tensor, classes: int) -> torch.Tensor:
@@ -64,14 +65,5 @@ def _overlap(model: TrainableRegistration, pair: TrainingPair) -> torch.Tensor:
 
 
 def _loss(model: TrainableRegistration, pair: TrainingPair) -> float:
-    was_training = model.training
-    model.eval()
-    try:
+    with evaluating(model):
         return float(sum(term.item() for term in model.losses(pair).values()))
-    finally:
-        model.train(was_training)
-
-
-def _positions(displacement: torch.Tensor) -> torch.Tensor:
-    identity = control_points(displacement.shape[2:], dtype=displacement.dtype, device=displacement.device)
-    return identity + displacement.permute(0, 2, 3, 4, 1)
